@@ -1,0 +1,117 @@
+"""What could not be processed, with enough to say why and to try again: nothing is dropped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+import apache_beam as beam
+import msgspec
+
+from transforms.batch import PROVENANCE_COLUMNS, TransactionBatch
+
+Stage = Literal["read", "parse", "validate", "deduplicate", "enrich", "score", "decide", "write", "alert"]
+PAYLOAD_LIMIT = 4096  # characters of a payload kept: a dead letter must never be the next problem
+
+_DIGITS = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?![\d.])")
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """One record that left the pipeline without a decision.
+
+    Attributes:
+        stage: the stage that refused it.
+        reason: a short code to group by, such as `amount_negative`.
+        error: a sentence that says what was found and what was expected.
+        payload: the record as text, card numbers masked, at most `PAYLOAD_LIMIT` characters.
+        source: where it was read: a file, or a topic and partition.
+        position: its place there: a row number or an offset.
+        transaction_id: when it was known.
+        event_time: microseconds since 1970, when it was known.
+    """
+
+    stage: Stage
+    reason: str
+    error: str
+    payload: str
+    source: str
+    position: int
+    transaction_id: str | None = None
+    event_time: int | None = None
+
+    def to_json(self) -> bytes:
+        """One line of JSON, without the line's end."""
+        return msgspec.json.encode(self)
+
+
+def safe_payload(payload: bytes | str) -> str:
+    """`payload` as text that may be kept: valid UTF-8, of bounded length, card numbers masked.
+
+    A run of 13 to 19 digits that passes the Luhn check counts as a card number (PCI DSS treats dead
+    letters as storage); all but its last four digits are replaced.
+
+    Example:
+        >>> safe_payload(b'{"card": "4111 1111 1111 1111", "id": 7}')
+        '{"card": "************1111", "id": 7}'
+    """
+    # Cut first: masking a record of many megabytes would cost more than keeping it is worth.
+    head = payload[: PAYLOAD_LIMIT * 4] if isinstance(payload, bytes) else payload[: PAYLOAD_LIMIT * 2]
+    text = head.decode("utf-8", "backslashreplace") if isinstance(head, bytes) else head
+    masked = _DIGITS.sub(_mask, text)
+    if len(masked) <= PAYLOAD_LIMIT and len(head) == len(payload):
+        return masked
+    return masked[:PAYLOAD_LIMIT] + f"... ({len(payload)} long)"
+
+
+def _mask(match: re.Match[str]) -> str:
+    digits = [int(c) for c in match.group() if c.isdigit()]
+    if not _passes_luhn(digits):
+        return match.group()
+    return "*" * (len(digits) - 4) + "".join(map(str, digits[-4:]))
+
+
+def _passes_luhn(digits: Iterable[int]) -> bool:
+    total = 0
+    for at, digit in enumerate(reversed(list(digits))):
+        doubled = digit * 2 if at % 2 else digit
+        total += doubled - 9 if doubled > 9 else doubled
+    return total % 10 == 0
+
+
+def dead_letters_of_rows(batch: TransactionBatch, stage: Stage, reason: str, error: str) -> list[DeadLetter]:
+    """A dead letter for every row of a parsed batch; the payload is the row as JSON."""
+    content = batch.without_columns(PROVENANCE_COLUMNS).rows.to_pylist()
+    places = batch.rows.select(["source", "position"]).to_pylist()
+    return [
+        DeadLetter(
+            stage=stage,
+            reason=reason,
+            error=error,
+            payload=safe_payload(msgspec.json.encode(row)),
+            source=place["source"],
+            position=place["position"],
+            transaction_id=row["transaction_id"],
+            event_time=int(row["event_time"].timestamp() * 1_000_000),
+        )
+        for row, place in zip(content, places, strict=True)
+    ]
+
+
+class DeadLetterCoder(beam.coders.Coder):
+    """MessagePack with field names: a field added later does not break what was written before."""
+
+    def encode(self, value: DeadLetter) -> bytes:
+        return msgspec.msgpack.encode(value)
+
+    def decode(self, encoded: bytes) -> DeadLetter:
+        return msgspec.msgpack.decode(encoded, type=DeadLetter)
+
+    def is_deterministic(self) -> bool:
+        return True
+
+    def to_type_hint(self) -> type[DeadLetter]:
+        return DeadLetter
+
+
+beam.coders.registry.register_coder(DeadLetter, DeadLetterCoder)

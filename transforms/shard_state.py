@@ -1,0 +1,335 @@
+"""The stateful stage that deduplication and every entity's features share.
+
+A shard's past lives twice. Beam's state is the truth: a log of what was taken in, appended to by the batch
+and rewritten when most of it has expired. In memory there is the same as an engine ready to compute. The
+log carries a version, a hash chained over everything written; an engine of another version (a retried
+bundle, a shard that moved here, a restored savepoint) is thrown away and built again from the log.
+
+Under `event_time` ordering rows wait in state until the watermark has passed them and are then taken in
+`in_event_order`; under `arrival` ordering they are taken at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any, Literal, Protocol
+
+import apache_beam as beam
+import msgspec
+import numpy as np
+import pyarrow as pa
+from apache_beam.coders import BytesCoder
+from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Timestamp
+
+from transforms.batch import TransactionBatch, TransactionBatchCoder, concat_batches, earliest
+from transforms.dead_letters import DeadLetter, Stage, dead_letters_of_rows
+from transforms.durations import format_duration
+from transforms.ordering import in_event_order, is_labels, order_time
+from transforms.watermark_hold import set_timer_with_hold
+
+Ordering = Literal["event_time", "arrival"]
+DEAD_LETTERS = "dead_letters"
+LOG_SLACK = 8192  # log rows beyond twice the live ones before it is rewritten
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What an engine made of a batch.
+
+    Attributes:
+        rows: the batch to pass on, or None when nothing of it is.
+        dead_letters: rows it refused.
+        log: matrices int64[k, n] that bring another engine to the same state by `restore`.
+    """
+
+    rows: TransactionBatch | None = None
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    log: list[np.ndarray[Any, Any]] = field(default_factory=list)
+
+
+class Engine(Protocol):
+    """The past of one shard: a plain object that knows nothing of Beam."""
+
+    def take(self, transactions: TransactionBatch | None, labels: TransactionBatch | None) -> Taken:
+        """Take rows in their order, and labels of earlier ones in the order of their arrival."""
+
+    def snapshot(self, now: int) -> np.ndarray[Any, Any]:
+        """All that can still matter at the event time `now`, as one log matrix."""
+
+    def restore(self, log: Iterable[np.ndarray[Any, Any]]) -> None:
+        """Come to the state that wrote this log."""
+
+
+class _Meta(msgspec.Struct, array_like=True):
+    """What a shard keeps beside its rows. Fields may be added at the end, never moved."""
+
+    schema_version: int = 1
+    frontier: int = -(2**63)  # rows before it have been taken, microseconds
+    fire: int = 0  # when the flush timer is set to, microseconds; 0 for not set
+    hold: int = 0
+    newest: int = -(2**63)  # the newest event time taken
+    log_rows: int = 0
+    rewrite_at: int = LOG_SLACK
+    version: bytes = b""
+
+
+class TakeInOrder(beam.DoFn):
+    """Run an engine over the batches of a shard; dead letters go to the output of that tag.
+
+    Args:
+        stage: names the state and the dead letters.
+        make_engine: makes an empty engine; must be picklable by Beam, as a class or partial is.
+        ordering: `event_time` or `arrival`.
+        allowed_lateness: under `event_time`, how far behind the flushed rows a late one may lie before
+            it becomes a dead letter, in microseconds.
+        batch_rows: the most rows an emitted batch has.
+    """
+
+    PENDING = BagStateSpec("pending", TransactionBatchCoder())
+    LOG = BagStateSpec("log", BytesCoder())
+    META = ReadModifyWriteStateSpec("meta", BytesCoder())
+    FLUSH = TimerSpec("flush", TimeDomain.WATERMARK)
+
+    def __init__(
+        self,
+        stage: Stage,
+        name: str,
+        make_engine: Callable[[], Engine],
+        ordering: Ordering,
+        allowed_lateness: int,
+        batch_rows: int,
+    ) -> None:
+        self.stage: Stage = stage
+        self.name = name
+        self.make_engine = make_engine
+        self.ordering = ordering
+        self.allowed_lateness = allowed_lateness
+        self.batch_rows = batch_rows
+
+    def process(
+        self,
+        element: tuple[int, TransactionBatch],
+        pending: Any = beam.DoFn.StateParam(PENDING),
+        log: Any = beam.DoFn.StateParam(LOG),
+        meta: Any = beam.DoFn.StateParam(META),
+        flush: Any = beam.DoFn.TimerParam(FLUSH),
+    ) -> Iterator[Any]:
+        shard, batch = element
+        now = _read(meta)
+        if self.ordering == "arrival":
+            yield from self._take_either(shard, batch, log, now)
+        else:
+            waits, late, too_late = _split_by_lateness(batch, now.frontier, self.allowed_lateness)
+            if waits is not None:
+                pending.add(waits)
+                _wait_for(waits, now, flush)
+            if late is not None:
+                yield from self._take_either(shard, late, log, now)
+            if too_late is not None:
+                yield from self._refuse(too_late, now.frontier)
+        meta.write(msgspec.msgpack.encode(now))
+
+    @on_timer(FLUSH)
+    def flush(
+        self,
+        shard: Any = beam.DoFn.KeyParam,
+        pending: Any = beam.DoFn.StateParam(PENDING),
+        log: Any = beam.DoFn.StateParam(LOG),
+        meta: Any = beam.DoFn.StateParam(META),
+        flush: Any = beam.DoFn.TimerParam(FLUSH),
+    ) -> Iterator[Any]:
+        """Take every waiting row the watermark has passed; set the timer for the rest."""
+        now = _read(meta)
+        now.frontier, now.fire = max(now.frontier, now.fire), 0
+        waiting = list(pending.read())
+        pending.clear()
+        ready: dict[bool, TransactionBatch | None] = {False: None, True: None}
+        for labels in ready:
+            mine = [batch for batch in waiting if is_labels(batch) == labels]
+            if mine:
+                ready[labels], rest = _split(concat_batches(mine), now.frontier)
+                if rest is not None:
+                    pending.add(rest)
+                    _wait_for(rest, now, flush)
+        yield from self._take(shard, ready[False], ready[True], log, now)
+        meta.write(msgspec.msgpack.encode(now))
+
+    def _take(
+        self,
+        shard: int,
+        transactions: TransactionBatch | None,
+        labels: TransactionBatch | None,
+        log: Any,
+        now: _Meta,
+    ) -> Iterator[Any]:
+        """Run the engine and keep its log; emit what it passes on, each batch at its earliest row."""
+        transactions = in_event_order(transactions) if transactions is not None else None
+        labels = in_event_order(labels) if labels is not None else None
+        engine = self._engine(shard, log, now)
+        taken = engine.take(transactions, labels)
+        for matrix in taken.log:
+            now.log_rows += matrix.shape[1]
+            _append(log, matrix, now)
+        if transactions is not None:
+            now.newest = max(now.newest, _present(transactions))
+        if now.log_rows > now.rewrite_at:
+            engine = self._rewrite(engine, log, now)
+        _ENGINES.put((self.name, shard), now.version, engine)
+        if taken.rows is not None:
+            for piece in taken.rows.pieces(self.batch_rows):
+                yield TimestampedValue(piece, earliest(piece))
+        for letter in taken.dead_letters:
+            yield TaggedOutput(DEAD_LETTERS, letter)
+
+    def _take_either(self, shard: int, batch: TransactionBatch, log: Any, now: _Meta) -> Iterator[Any]:
+        if is_labels(batch):
+            return self._take(shard, None, batch, log, now)
+        return self._take(shard, batch, None, log, now)
+
+    def _engine(self, shard: int, log: Any, now: _Meta) -> Engine:
+        engine = _ENGINES.take((self.name, shard), now.version)
+        if engine is None:
+            engine = self.make_engine()
+            if now.version:
+                engine.restore(_unpack(packed) for packed in log.read())
+        return engine
+
+    def _rewrite(self, engine: Engine, log: Any, now: _Meta) -> Engine:
+        """Replace the log by what can still matter, and the engine by one that holds no more."""
+        live = engine.snapshot(now.newest)
+        log.clear()
+        now.log_rows = live.shape[1]
+        now.rewrite_at = 2 * now.log_rows + LOG_SLACK
+        _append(log, live, now)
+        fresh = self.make_engine()
+        fresh.restore([live])
+        return fresh
+
+    def _refuse(self, batch: TransactionBatch, frontier: int) -> Iterator[Any]:
+        error = (
+            f"arrived after every transaction up to {Timestamp(micros=frontier).to_rfc3339()} had been decided and is "
+            f"more than {format_duration(self.allowed_lateness)} older (pipeline.allowed_lateness)"
+        )
+        for letter in dead_letters_of_rows(batch, self.stage, "too_late", error):
+            yield TaggedOutput(DEAD_LETTERS, letter)
+
+
+def take_in_order(fn: TakeInOrder) -> beam.PTransform[Any, Any]:
+    """`fn` as a transform with the outputs `batches` and `dead_letters`."""
+    typed = beam.ParDo(fn).with_output_types(TransactionBatch, dead_letters=DeadLetter)
+    outputs: beam.PTransform[Any, Any] = typed.with_outputs(DEAD_LETTERS, main="batches")
+    return outputs
+
+
+def _split_by_lateness(
+    batch: TransactionBatch, frontier: int, allowed: int
+) -> tuple[TransactionBatch | None, TransactionBatch | None, TransactionBatch | None]:
+    """The rows that may wait, the late ones marked as such, and the ones too late to decide on.
+
+    A label is never late: it counts from its arrival on, whenever that is seen.
+    """
+    time = order_time(batch)
+    if bool(time.min() >= frontier):
+        return batch, None, None
+    late_rows = time < frontier
+    too_late_rows = np.zeros_like(late_rows) if is_labels(batch) else time < frontier - allowed
+    late = _where(batch, late_rows & ~too_late_rows)
+    if late is not None and not is_labels(batch):
+        late = late.with_columns({"late": pa.array(np.ones(len(late), dtype=np.bool_))})
+    return _where(batch, ~late_rows), late, _where(batch, too_late_rows)
+
+
+def _split(batch: TransactionBatch, frontier: int) -> tuple[TransactionBatch | None, TransactionBatch | None]:
+    """The rows before `frontier`, and the others."""
+    ready = order_time(batch) < frontier
+    return _where(batch, ready), _where(batch, ~ready)
+
+
+def _where(batch: TransactionBatch, mask: np.ndarray[Any, np.dtype[np.bool_]]) -> TransactionBatch | None:
+    if mask.all():
+        return batch
+    return batch.take(np.flatnonzero(mask)) if mask.any() else None
+
+
+def _wait_for(batch: TransactionBatch, now: _Meta, flush: Any) -> None:
+    """See that the flush timer is set, and that it holds the watermark at the oldest waiting row.
+
+    It fires once the watermark has passed all that waited when it was set; what comes in between waits
+    for the next time. So a flush covers whatever has gathered, much or little, and none starves.
+    """
+    time = order_time(batch)
+    oldest = int(time.min()) // 1000 * 1000
+    if now.fire and oldest >= now.hold:
+        return
+    now.hold = min(oldest, now.hold) if now.fire else oldest
+    now.fire = now.fire or int(time.max()) // 1000 * 1000 + 1000
+    set_timer_with_hold(flush, Timestamp(micros=now.fire), Timestamp(micros=now.hold))
+
+
+def _present(batch: TransactionBatch) -> int:
+    """The newest event time that is no later than the row's reading: a wrong clock ages nobody's history."""
+    return int(np.minimum(batch.numpy("event_time"), batch.numpy("ingest_time")).max())
+
+
+def _append(log: Any, matrix: np.ndarray[Any, Any], now: _Meta) -> None:
+    packed = _pack(matrix)
+    log.add(packed)
+    now.version = hashlib.blake2b(now.version + packed, digest_size=16).digest()
+
+
+def _pack(matrix: np.ndarray[Any, Any]) -> bytes:
+    """A log matrix as bytes: its number of rows, then its values, little-endian."""
+    return struct.pack("<I", matrix.shape[0]) + np.ascontiguousarray(matrix, dtype="<i8").tobytes()
+
+
+def _unpack(packed: bytes) -> np.ndarray[Any, Any]:
+    (rows,) = struct.unpack_from("<I", packed)
+    return np.frombuffer(packed, dtype="<i8", offset=4).reshape(rows, -1)
+
+
+def _read(meta: Any) -> _Meta:
+    written = meta.read()
+    now = msgspec.msgpack.decode(written, type=_Meta) if written else _Meta()
+    if now.schema_version != _Meta().schema_version:
+        raise ValueError(
+            f"state of version {now.schema_version} cannot be read by version {_Meta().schema_version}: "
+            "restore with the release that wrote it"
+        )
+    return now
+
+
+class _Engines:
+    """The engines of this process, each with the version of the state it equals.
+
+    An engine is taken out to be used and put back when the log has been written: what fails half-way
+    is not put back, and two threads never hold the same one.
+    """
+
+    MOST = 1024
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._kept: OrderedDict[tuple[str, int], tuple[bytes, Engine]] = OrderedDict()
+
+    def take(self, key: tuple[str, int], version: bytes) -> Engine | None:
+        with self._lock:
+            kept = self._kept.pop(key, None)
+        return kept[1] if kept and kept[0] == version else None
+
+    def put(self, key: tuple[str, int], version: bytes, engine: Engine) -> None:
+        with self._lock:
+            self._kept[key] = (version, engine)
+            if len(self._kept) > self.MOST:
+                self._kept.popitem(last=False)
+
+
+_ENGINES = _Engines()
