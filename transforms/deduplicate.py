@@ -168,13 +168,14 @@ class Deduplicate(beam.PTransform[PCollection[TransactionBatch], Deduplicated]):
         self.batch_rows = batch_rows
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> Deduplicated:
-        take = TakeInOrder(
-            "deduplicate",
-            "deduplicate",
-            partial(DuplicateEngine, self.window),
-            self.ordering,
-            self.allowed_lateness,
-            self.batch_rows,
+        how = TakeInOrder(
+            stage="deduplicate",
+            name="deduplicate",
+            make_engine=partial(DuplicateEngine, self.window),
+            ordering=self.ordering,
+            allowed_lateness=self.allowed_lateness,
+            batch_rows=self.batch_rows,
+            bounded=pcoll.is_bounded,
         )
-        outputs = pcoll | "ShardById" >> ShardBy("transaction_id", self.shards) | "TakeOnce" >> take_in_order(take)
+        outputs = pcoll | "ShardById" >> ShardBy("transaction_id", self.shards) | "TakeOnce" >> take_in_order(how)
         return Deduplicated(outputs.batches, outputs.dead_letters)

@@ -191,7 +191,7 @@ class EnrichTransactions(beam.PTransform[PCollection[TransactionBatch], Enriched
         )
         dead_letters = []
         for entity in self.feature_set.entities:
-            outputs = self._keyed(batches, entity) | f"Remember[{entity}]" >> self._remember(entity)
+            outputs = self._keyed(batches, entity) | f"Remember[{entity}]" >> self._remember(entity, pcoll.is_bounded)
             batches = outputs.batches
             dead_letters.append(outputs.dead_letters)
         return Enriched(batches, dead_letters | beam.Flatten(pipeline=pcoll.pipeline))
@@ -203,12 +203,17 @@ class EnrichTransactions(beam.PTransform[PCollection[TransactionBatch], Enriched
         labels = self.labels | f"ShardLabelsBy[{entity}]" >> ShardBy(entity, self.shards)
         return (keyed, labels) | f"WithLabels[{entity}]" >> beam.Flatten()
 
-    def _remember(self, entity: str) -> beam.PTransform[Any, Any]:
+    def _remember(self, entity: str, bounded: bool) -> beam.PTransform[Any, Any]:
         make_engine = partial(
             EntityEngine, self.feature_set, entity, self.allowed_lateness, inline_labels=self.labels is None
         )
-        return take_in_order(
-            TakeInOrder(
-                "enrich", f"enrich:{entity}", make_engine, self.ordering, self.allowed_lateness, self.batch_rows
-            )
+        how = TakeInOrder(
+            stage="enrich",
+            name=f"enrich:{entity}",
+            make_engine=make_engine,
+            ordering=self.ordering,
+            allowed_lateness=self.allowed_lateness,
+            batch_rows=self.batch_rows,
+            bounded=bounded,
         )
+        return take_in_order(how)

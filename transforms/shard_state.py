@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import apache_beam as beam
 import msgspec
@@ -27,17 +27,18 @@ from apache_beam.coders import BytesCoder
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
-from apache_beam.transforms.window import TimestampedValue
+from apache_beam.transforms.window import GlobalWindow, TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from transforms.batch import TransactionBatch, TransactionBatchCoder, concat_batches, earliest
 from transforms.dead_letters import DeadLetter, Stage, dead_letters_of_rows
 from transforms.durations import format_duration
 from transforms.ordering import in_event_order, is_labels, order_time
-from transforms.watermark_hold import set_timer_with_hold
+from transforms.watermark_hold import can_hold, set_timer_with_hold
 
 Ordering = Literal["event_time", "arrival"]
 DEAD_LETTERS = "dead_letters"
+END = GlobalWindow().max_timestamp().micros
 LOG_SLACK = 8192  # log rows beyond twice the live ones before it is rewritten
 
 
@@ -82,48 +83,32 @@ class _Meta(msgspec.Struct, array_like=True):
     version: bytes = b""
 
 
-class TakeInOrder(beam.DoFn):
-    """Run an engine over the batches of a shard; dead letters go to the output of that tag.
+@dataclass(frozen=True)
+class TakeInOrder:
+    """How a stage takes the batches of its shards; `take_in_order` makes the transform.
 
-    Args:
-        stage: names the state and the dead letters.
-        make_engine: makes an empty engine; must be picklable by Beam, as a class or partial is.
+    Attributes:
+        stage: the stage its dead letters name.
+        name: of its state and timer; stable for the life of a stream's state, and unlike any other's.
+        make_engine: makes an empty engine; must be picklable, as a class or a partial is.
         ordering: `event_time` or `arrival`.
         allowed_lateness: under `event_time`, how far behind the flushed rows a late one may lie before
             it becomes a dead letter, in microseconds.
         batch_rows: the most rows an emitted batch has.
+        bounded: whether the input ends; rows then wait for its end, the one moment at which every runner
+            agrees that nothing is missing.
     """
 
-    PENDING = BagStateSpec("pending", TransactionBatchCoder())
-    LOG = BagStateSpec("log", BytesCoder())
-    META = ReadModifyWriteStateSpec("meta", BytesCoder())
-    FLUSH = TimerSpec("flush", TimeDomain.WATERMARK)
+    stage: Stage
+    name: str
+    make_engine: Callable[[], Engine]
+    ordering: Ordering
+    allowed_lateness: int
+    batch_rows: int
+    bounded: bool
 
-    def __init__(
-        self,
-        stage: Stage,
-        name: str,
-        make_engine: Callable[[], Engine],
-        ordering: Ordering,
-        allowed_lateness: int,
-        batch_rows: int,
-    ) -> None:
-        self.stage: Stage = stage
-        self.name = name
-        self.make_engine = make_engine
-        self.ordering = ordering
-        self.allowed_lateness = allowed_lateness
-        self.batch_rows = batch_rows
-
-    def process(
-        self,
-        element: tuple[int, TransactionBatch],
-        pending: Any = beam.DoFn.StateParam(PENDING),
-        log: Any = beam.DoFn.StateParam(LOG),
-        meta: Any = beam.DoFn.StateParam(META),
-        flush: Any = beam.DoFn.TimerParam(FLUSH),
-    ) -> Iterator[Any]:
-        shard, batch = element
+    def process(self, shard: int, batch: TransactionBatch, pending: Any, log: Any, meta: Any, timer: Any) -> Any:
+        """Take a batch at once, or let it wait for the watermark."""
         now = _read(meta)
         if self.ordering == "arrival":
             yield from self._take_either(shard, batch, log, now)
@@ -131,27 +116,23 @@ class TakeInOrder(beam.DoFn):
             waits, late, too_late = _split_by_lateness(batch, now.frontier, self.allowed_lateness)
             if waits is not None:
                 pending.add(waits)
-                _wait_for(waits, now, flush)
+                self._wait_for(waits, now, timer)
             if late is not None:
                 yield from self._take_either(shard, late, log, now)
             if too_late is not None:
                 yield from self._refuse(too_late, now.frontier)
         meta.write(msgspec.msgpack.encode(now))
 
-    @on_timer(FLUSH)
-    def flush(
-        self,
-        shard: Any = beam.DoFn.KeyParam,
-        pending: Any = beam.DoFn.StateParam(PENDING),
-        log: Any = beam.DoFn.StateParam(LOG),
-        meta: Any = beam.DoFn.StateParam(META),
-        flush: Any = beam.DoFn.TimerParam(FLUSH),
-    ) -> Iterator[Any]:
+    def flush(self, shard: int, at: Timestamp, pending: Any, log: Any, meta: Any, timer: Any) -> Any:
         """Take every waiting row the watermark has passed; set the timer for the rest."""
         now = _read(meta)
-        now.frontier, now.fire = max(now.frontier, now.fire), 0
         waiting = list(pending.read())
+        if not waiting:
+            return
         pending.clear()
+        newest = max(int(order_time(batch).max()) for batch in waiting)
+        fired = now.fire if can_hold(timer) else int(at.micros)
+        now.frontier, now.fire = max(now.frontier, min(fired, newest + 1)), 0
         ready: dict[bool, TransactionBatch | None] = {False: None, True: None}
         for labels in ready:
             mine = [batch for batch in waiting if is_labels(batch) == labels]
@@ -159,9 +140,32 @@ class TakeInOrder(beam.DoFn):
                 ready[labels], rest = _split(concat_batches(mine), now.frontier)
                 if rest is not None:
                     pending.add(rest)
-                    _wait_for(rest, now, flush)
+                    self._wait_for(rest, now, timer)
         yield from self._take(shard, ready[False], ready[True], log, now)
         meta.write(msgspec.msgpack.encode(now))
+
+    def _wait_for(self, batch: TransactionBatch, now: _Meta, timer: Any) -> None:
+        """See that the flush timer is set, and that it holds the watermark at the oldest waiting row.
+
+        It fires once the watermark has passed all that waited when it was set; what comes in between waits
+        for the next time. So a flush covers whatever has gathered, much or little, and none starves. Where a
+        timer cannot hold the watermark back it fires for the oldest row alone: slow, but as exact.
+        """
+        time = order_time(batch)
+        oldest = int(time.min()) // 1000 * 1000
+        if now.fire and oldest >= now.hold:
+            return
+        now.hold = oldest
+        if self.bounded:
+            now.fire = END
+        elif can_hold(timer):
+            now.fire = now.fire or int(time.max()) // 1000 * 1000 + 1000
+        else:
+            now.fire = oldest + 1000
+        if can_hold(timer):
+            set_timer_with_hold(timer, Timestamp(micros=now.fire), Timestamp(micros=now.hold))
+        else:
+            timer.set(Timestamp(micros=now.fire))
 
     def _take(
         self,
@@ -223,9 +227,38 @@ class TakeInOrder(beam.DoFn):
             yield TaggedOutput(DEAD_LETTERS, letter)
 
 
-def take_in_order(fn: TakeInOrder) -> beam.PTransform[Any, Any]:
-    """`fn` as a transform with the outputs `batches` and `dead_letters`."""
-    typed = beam.ParDo(fn).with_output_types(TransactionBatch, dead_letters=DeadLetter)
+def take_in_order(how: TakeInOrder) -> beam.PTransform[Any, Any]:
+    """A transform of (shard, batch) with the outputs `batches` and `dead_letters`."""
+    pending_spec = BagStateSpec("pending", TransactionBatchCoder())
+    log_spec = BagStateSpec("log", BytesCoder())
+    meta_spec = ReadModifyWriteStateSpec("meta", BytesCoder())
+    # Beam's in-memory runner mixes up timers of one name in different steps, so each has its own.
+    timer_spec = TimerSpec(f"flush:{how.name}", TimeDomain.WATERMARK)
+
+    class Take(beam.DoFn):
+        def process(
+            self,
+            element: tuple[int, TransactionBatch],
+            pending: Any = beam.DoFn.StateParam(pending_spec),
+            log: Any = beam.DoFn.StateParam(log_spec),
+            meta: Any = beam.DoFn.StateParam(meta_spec),
+            timer: Any = beam.DoFn.TimerParam(timer_spec),
+        ) -> Iterator[Any]:
+            return cast(Iterator[Any], how.process(element[0], element[1], pending, log, meta, timer))
+
+        @on_timer(timer_spec)
+        def flush(
+            self,
+            shard: Any = beam.DoFn.KeyParam,
+            at: Any = beam.DoFn.TimestampParam,
+            pending: Any = beam.DoFn.StateParam(pending_spec),
+            log: Any = beam.DoFn.StateParam(log_spec),
+            meta: Any = beam.DoFn.StateParam(meta_spec),
+            timer: Any = beam.DoFn.TimerParam(timer_spec),
+        ) -> Iterator[Any]:
+            return cast(Iterator[Any], how.flush(shard, at, pending, log, meta, timer))
+
+    typed = beam.ParDo(Take()).with_output_types(TransactionBatch, dead_letters=DeadLetter)
     outputs: beam.PTransform[Any, Any] = typed.with_outputs(DEAD_LETTERS, main="batches")
     return outputs
 
@@ -258,21 +291,6 @@ def _where(batch: TransactionBatch, mask: np.ndarray[Any, np.dtype[np.bool_]]) -
     if mask.all():
         return batch
     return batch.take(np.flatnonzero(mask)) if mask.any() else None
-
-
-def _wait_for(batch: TransactionBatch, now: _Meta, flush: Any) -> None:
-    """See that the flush timer is set, and that it holds the watermark at the oldest waiting row.
-
-    It fires once the watermark has passed all that waited when it was set; what comes in between waits
-    for the next time. So a flush covers whatever has gathered, much or little, and none starves.
-    """
-    time = order_time(batch)
-    oldest = int(time.min()) // 1000 * 1000
-    if now.fire and oldest >= now.hold:
-        return
-    now.hold = min(oldest, now.hold) if now.fire else oldest
-    now.fire = now.fire or int(time.max()) // 1000 * 1000 + 1000
-    set_timer_with_hold(flush, Timestamp(micros=now.fire), Timestamp(micros=now.hold))
 
 
 def _present(batch: TransactionBatch) -> int:

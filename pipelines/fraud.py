@@ -1,0 +1,91 @@
+"""Real-time card-fraud detection: the pipeline, and the command that runs it.
+
+    source -> read -> parse -> deduplicate -> enrich -> score -> decide -> decision sinks
+                        |           |            |        |         |-> raise alerts -> alert sinks
+                        |           |            |        |         |-> summarise windows, statistics
+                        `-----------`------------`--------`-> dead letters
+
+`python -m pipelines.fraud --help` says how to run it.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.pvalue import PCollection
+
+from pipelines.plan import Plan
+from transforms.alerts import Alert, RaiseAlerts
+from transforms.batch import TransactionBatch
+from transforms.dead_letters import DeadLetter
+from transforms.decide import DecideTransactions
+from transforms.deduplicate import Deduplicate
+from transforms.enrich import EnrichTransactions
+from transforms.labels import AttachLabels, ReadLabels
+from transforms.parse import ParseTransactions
+from transforms.score import ScoreTransactions, SharedModel
+from transforms.statistics import ComputeStatistics, RunStatistics
+from transforms.summarize import SummarizeWindows, WindowSummary
+from transforms.tally_rows import Count
+
+
+@dataclass(frozen=True)
+class FraudOutputs:
+    """Everything the pipeline produces; each may be written, or built upon.
+
+    Attributes:
+        decisions: batches with features, score, decision and reasons.
+        alerts: one for each transaction that was not approved.
+        dead_letters: every record that got no decision; read = decisions + dead letters.
+        summaries: counts, amounts and score quantiles of windows of event time.
+        statistics: one value over the whole run; with labels, how good the decisions were.
+    """
+
+    decisions: PCollection[TransactionBatch]
+    alerts: PCollection[Alert]
+    dead_letters: PCollection[DeadLetter]
+    summaries: PCollection[WindowSummary]
+    statistics: PCollection[RunStatistics]
+
+
+def build(root: Any, plan: Plan) -> FraudOutputs:
+    """Put the pipeline together on `root`, a `beam.Pipeline`."""
+    keyed = {
+        "shards": plan.settings.pipeline.shards,
+        "ordering": plan.ordering,
+        "allowed_lateness": plan.allowed_lateness,
+        "batch_rows": plan.settings.pipeline.batch_rows,
+    }
+    model = SharedModel(plan.model_uri)
+    labels = root | "ReadLabels" >> ReadLabels(plan.labels.read, plan.schema, plan.label_delay) if plan.labels else None
+
+    parsed = (
+        root | "Read" >> plan.source.read | "CountRead" >> Count("read") | "Parse" >> ParseTransactions(plan.schema)
+    )
+    unique = parsed.batches | "Deduplicate" >> Deduplicate(plan.deduplicate_window, **keyed)
+    enriched = unique.batches | "Enrich" >> EnrichTransactions(
+        plan.manifest.feature_set, labels=labels.batches if labels else None, **keyed
+    )
+    scored = enriched.batches | "Score" >> ScoreTransactions(model)
+    decisions = (
+        scored.batches
+        | "Decide" >> DecideTransactions(model, plan.thresholds, plan.rules)
+        | "CountScored" >> Count("scored")
+    )
+    alerts = decisions | "RaiseAlerts" >> RaiseAlerts() | "CountAlerts" >> Count("alerts")
+    dead_letters = (
+        [stage.dead_letters for stage in (parsed, unique, enriched, scored, labels) if stage]
+        | "GatherDeadLetters" >> beam.Flatten(pipeline=root)
+        | "CountDeadLetters" >> Count("dead_letters")
+    )
+    judged = decisions | "AttachLabels" >> AttachLabels(labels.batches) if labels else decisions
+    return FraudOutputs(
+        decisions=decisions,
+        alerts=alerts,
+        dead_letters=dead_letters,
+        summaries=decisions | "SummarizeWindows" >> SummarizeWindows(plan.summary_window, plan.summary_every),
+        statistics=judged | "ComputeStatistics" >> ComputeStatistics(plan.manifest.feature_names),
+    )

@@ -1,0 +1,138 @@
+"""Settings made concrete and checked against each other, before anything is read or written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from io_connectors.sources import Source, open_source
+from model_artifacts.artifact import load_model
+from model_artifacts.manifest import Costs, Manifest, Thresholds
+from pipelines.settings import Settings
+from transforms.durations import HOUR, SECOND, parse_duration
+from transforms.errors import UserError
+from transforms.features import FeatureSet, check_label_delay
+from transforms.rules import CompiledRules, compile_rules, rule_columns
+from transforms.schema import Schema, load_schema
+from transforms.shard_state import Ordering
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Attributes:
+        model_uri: what to load in the workers.
+        manifest: of that model; its feature set is what is computed.
+        allowed_lateness, label_delay, deduplicate_window, summary_window: in microseconds.
+        summary_every: a sliding window's period in microseconds, or None.
+    """
+
+    settings: Settings
+    schema: Schema
+    source: Source
+    labels: Source | None
+    model_uri: str
+    manifest: Manifest
+    thresholds: Thresholds
+    costs: Costs
+    rules: CompiledRules
+    ordering: Ordering
+    allowed_lateness: int
+    label_delay: int
+    deduplicate_window: int
+    summary_window: int
+    summary_every: int | None
+
+
+def make_plan(settings: Settings) -> Plan:
+    """What these settings mean.
+
+    Raises:
+        UserError: something named does not exist, is broken, or does not go with the rest.
+    """
+    schema = load_schema(settings.input.schema)
+    model_uri = _model_uri(settings, schema)
+    manifest = load_model(model_uri).manifest
+    check_columns(manifest.feature_set, schema, f"model {manifest.model_id}")
+    label_delay = parse_duration(settings.labels.delay)
+    if settings.input.labels is None:
+        check_label_delay(manifest.feature_set, label_delay)
+    rows, pipeline = settings.pipeline.batch_rows, settings.pipeline
+    source = open_source(settings.input.source, schema, rows)
+    labels = open_source(settings.input.labels, schema, rows, "--labels") if settings.input.labels else None
+    ordering: Ordering = "event_time" if source.bounded else "arrival"
+    return Plan(
+        settings=settings,
+        schema=schema,
+        source=source,
+        labels=labels,
+        model_uri=model_uri,
+        manifest=manifest,
+        thresholds=_thresholds(settings, manifest),
+        costs=_costs(settings, manifest),
+        rules=compile_rules(settings.rules, rule_columns(schema, manifest.feature_set)),
+        ordering=ordering if pipeline.ordering == "auto" else pipeline.ordering,
+        allowed_lateness=parse_duration(pipeline.allowed_lateness),
+        label_delay=label_delay,
+        deduplicate_window=parse_duration(pipeline.deduplicate_window),
+        summary_window=_summary_window(settings, source.bounded),
+        summary_every=parse_duration(settings.summary.every) if settings.summary.every else None,
+    )
+
+
+def check_columns(feature_set: FeatureSet, schema: Schema, who: str) -> None:
+    """Refuse a feature set that needs columns the schema does not have.
+
+    Raises:
+        UserError: names the columns.
+    """
+    missing = [name for name in feature_set.columns if name not in schema.columns]
+    if missing:
+        raise UserError(
+            f"{who} needs {', '.join(missing)}, which schema {schema.name} does not have; it has "
+            f"{', '.join(schema.columns)}. Train a model on this schema: python -m pipelines.training --schema "
+            f"{schema.name} --features FILE"
+        )
+    optional = [name for name in feature_set.entities if not schema.columns[name].required]
+    if optional:
+        raise UserError(f"{who} keeps a history for each {', '.join(optional)}: schema {schema.name} must require it")
+    digits = schema.columns["amount_minor"].minor_digits
+    if digits != feature_set.minor_digits:
+        raise UserError(
+            f"{who} counts amounts with {feature_set.minor_digits} decimals, schema {schema.name} with {digits}: "
+            "set minor_digits in the feature set and train again"
+        )
+
+
+def _model_uri(settings: Settings, schema: Schema) -> str:
+    uri = settings.model.uri or schema.default_model
+    if uri is None:
+        raise UserError(
+            f"no model is shipped for schema {schema.name}: name one with --model, or train one with "
+            f"python -m pipelines.training --source {settings.input.source} --schema {schema.name} "
+            f"--features {schema.name} --model xgboost --output DIR"
+        )
+    return uri
+
+
+def _thresholds(settings: Settings, manifest: Manifest) -> Thresholds:
+    """The policy's thresholds over the model's; one given alone moves the other out of its way."""
+    policy, own = settings.policy, manifest.thresholds
+    review = policy.review if policy.review is not None else own.review
+    decline = policy.decline if policy.decline is not None else max(own.decline, review)
+    return Thresholds(review=min(review, decline), decline=decline)
+
+
+def _costs(settings: Settings, manifest: Manifest) -> Costs:
+    policy, own = settings.policy, manifest.costs
+    return Costs(
+        review=own.review if policy.review_cost_minor is None else policy.review_cost_minor,
+        decline=own.decline if policy.decline_cost_minor is None else policy.decline_cost_minor,
+    )
+
+
+def _summary_window(settings: Settings, bounded: bool) -> int:
+    if settings.summary.window:
+        return parse_duration(settings.summary.window)
+    # Past data spans months: an hour a window shows them; a stream is watched by the minute.
+    return HOUR if bounded else 60 * SECOND

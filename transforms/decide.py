@@ -1,0 +1,104 @@
+"""Turn scores into decisions: approve, review or decline, with reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.pvalue import PCollection
+
+from model_artifacts.artifact import Model
+from model_artifacts.manifest import Thresholds
+from transforms.batch import TransactionBatch
+from transforms.reasons import reasons
+from transforms.rules import CompiledRules
+
+APPROVE, REVIEW, DECLINE = "approve", "review", "decline"
+_DECISIONS = np.array([APPROVE, REVIEW, DECLINE])
+
+
+def decide_batch(
+    batch: TransactionBatch, model: Model, thresholds: Thresholds, rules: CompiledRules | None = None
+) -> TransactionBatch:
+    """The batch with `decision` and `reasons`.
+
+    A score from `thresholds.review` on is reviewed, from `thresholds.decline` on declined; a rule that
+    applies can only make a decision stricter. Reasons are given for what is not approved: first the
+    rules that applied, then the features that pushed the score up.
+    """
+    scores = batch.numpy("score")
+    severity = (scores >= thresholds.review).astype(np.int8) + (scores >= thresholds.decline)
+    applied = [(rule, mask) for rule, mask in rules.apply(batch) if mask.any()] if rules else []
+    for rule, mask in applied:
+        severity[mask] = np.maximum(severity[mask], 2 if rule.action == DECLINE else 1)
+    why: list[list[str]] = [[] for _ in range(len(batch))]
+    for rule, mask in applied:
+        for row in np.flatnonzero(mask).tolist():
+            why[row].append(f"rule {rule.name}: {rule.when}")
+    flagged = np.flatnonzero(severity)
+    if len(flagged):
+        matrix = batch.take(flagged).feature_matrix(model.manifest.feature_names)
+        for row, found in zip(flagged.tolist(), reasons(matrix, model), strict=True):
+            why[row] += found
+    return batch.with_columns(
+        {"decision": pa.array(_DECISIONS[severity]), "reasons": pa.array(why, pa.list_(pa.string()))}
+    )
+
+
+class DecideTransactions(beam.PTransform[PCollection[TransactionBatch], PCollection[TransactionBatch]]):
+    """Decide on scored transactions and say why.
+
+    Args:
+        load: gives the model that scored them, for the reasons; see `SharedModel`.
+        thresholds: from which scores on to review and to decline; the model's own when not given.
+        rules: conditions that force a review or a decline.
+
+    Example:
+        >>> import apache_beam as beam
+        >>> from apache_beam.testing.test_pipeline import TestPipeline
+        >>> from apache_beam.testing.util import assert_that, equal_to
+        >>> from model_artifacts.artifact import load_model
+        >>> from model_artifacts.manifest import Thresholds
+        >>> from transforms.batch import from_rows
+        >>> from transforms.enrich import EnrichTransactions
+        >>> from transforms.score import ScoreTransactions, SharedModel
+        >>> model = SharedModel("transaction-events")
+        >>> rows = [{"transaction_id": "t", "event_time": 0, "customer_id": "c", "amount_minor": 100}]
+        >>> with TestPipeline() as pipeline:
+        ...     enriched = pipeline | beam.Create([from_rows(rows)]) | EnrichTransactions(model().manifest.feature_set)
+        ...     scored = enriched.batches | ScoreTransactions(model)
+        ...     decided = scored.batches | DecideTransactions(model, Thresholds(review=0.0, decline=0.99))
+        ...     _ = assert_that(decided | beam.FlatMap(lambda b: b.rows.column("decision").to_pylist()),
+        ...                     equal_to(["review"]))
+    """
+
+    def __init__(
+        self, load: Callable[[], Model], thresholds: Thresholds | None = None, rules: CompiledRules | None = None
+    ) -> None:
+        super().__init__()
+        self.load = load
+        self.thresholds = thresholds
+        self.rules = rules
+
+    def expand(self, pcoll: PCollection[TransactionBatch]) -> PCollection[TransactionBatch]:
+        fn = _Decide(self.load, self.thresholds, self.rules)
+        decided: PCollection[TransactionBatch] = pcoll | "Decide" >> beam.ParDo(fn).with_output_types(TransactionBatch)
+        return decided
+
+
+class _Decide(beam.DoFn):
+    def __init__(
+        self, load: Callable[[], Model], thresholds: Thresholds | None, rules: CompiledRules | None
+    ) -> None:
+        self.load = load
+        self.thresholds = thresholds
+        self.rules = rules
+
+    def setup(self) -> None:
+        self.model = self.load()
+
+    def process(self, element: TransactionBatch) -> Iterator[Any]:
+        yield decide_batch(element, self.model, self.thresholds or self.model.manifest.thresholds, self.rules)

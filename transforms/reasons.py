@@ -1,0 +1,59 @@
+"""Why a score is high: which features pushed it up, in words.
+
+A feature's push is the difference in log-odds between the row as it is and the row with that one feature
+at its typical value (the median of the training data). For a linear model that is exactly the feature's
+weight times its distance from typical. For trees and networks it is the one-at-a-time effect around the
+row (ablation to a baseline; see Covert, Lundberg and Lee, "Explaining by Removing", 2021): features
+that only act together are each credited with the whole of what they do together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from model_artifacts.artifact import Model
+from transforms.features import Feature, describe
+
+MOST_REASONS = 3
+LEAST_PUSH = 0.05  # log-odds; below it a feature is no reason
+
+Matrix = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def pushes(matrix: Matrix, model: Model) -> Matrix:
+    """How much each feature of each row pushes the log-odds up (or, below 0, down).
+
+    Args:
+        matrix: float64[n, features], the rows.
+        model: what scores them; it is asked for n * (features + 1) scores.
+    """
+    rows, width = matrix.shape
+    altered = np.repeat(matrix, width, axis=0).reshape(rows, width, width)
+    every = np.arange(width)
+    altered[:, every, every] = np.asarray(model.manifest.baseline)
+    without = model.log_odds(altered.reshape(rows * width, width)).reshape(rows, width)
+    return np.asarray(model.log_odds(matrix)[:, np.newaxis] - without)
+
+
+def reasons(matrix: Matrix, model: Model) -> list[list[str]]:
+    """For each row the features that pushed its score up most, strongest first: `name: words`.
+
+    Args:
+        matrix: float64[n, features], the rows.
+        model: what scored them.
+    """
+    if not len(matrix):
+        return []
+    features, baseline = model.manifest.feature_set.features, model.manifest.baseline
+    pushed = pushes(matrix, model)
+    strongest = np.argsort(-pushed, axis=1, kind="stable")[:, :MOST_REASONS]
+    return [
+        [_in_words(features[f], row[f], baseline[f]) for f in order if push[f] >= LEAST_PUSH]
+        for row, push, order in zip(matrix, pushed, strongest, strict=True)
+    ]
+
+
+def _in_words(feature: Feature, value: float, usual: float) -> str:
+    return f"{feature.name}: {describe(feature)} is {value:.6g}, typically {usual:.6g}"

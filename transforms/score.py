@@ -1,0 +1,110 @@
+"""Score transactions with a model, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.pvalue import PCollection, TaggedOutput
+from apache_beam.utils.shared import Shared
+
+from model_artifacts.artifact import Model, load_model
+from transforms.batch import TransactionBatch
+from transforms.dead_letters import DeadLetter, dead_letters_of_rows
+
+
+class SharedModel:
+    """A model by its URI, loaded and verified once in each worker process.
+
+    Args:
+        uri: see `model_artifacts.artifact.load_model`.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._shared = Shared()
+
+    def __call__(self) -> Model:
+        model: Model = self._shared.acquire(lambda: load_model(self.uri), tag=self.uri)
+        return model
+
+
+def score_batch(batch: TransactionBatch, model: Model) -> tuple[TransactionBatch | None, list[DeadLetter]]:
+    """The batch with `score` (calibrated probability of fraud), `model_id` and `feature_set`.
+
+    A row whose score is not a number, because a feature was not, becomes a dead letter.
+    """
+    manifest = model.manifest
+    scores = model.score(batch.feature_matrix(manifest.feature_names))
+    letters: list[DeadLetter] = []
+    finite = np.isfinite(scores)
+    if not finite.all():
+        error = f"model {manifest.model_id} gave no finite score: a feature of the row is not a finite number"
+        letters = dead_letters_of_rows(batch.take(np.flatnonzero(~finite)), "score", "score_not_finite", error)
+        if not finite.any():
+            return None, letters
+        batch, scores = batch.take(np.flatnonzero(finite)), scores[finite]
+    columns = {
+        "score": pa.array(scores),
+        "model_id": pa.repeat(manifest.model_id, len(batch)),
+        "feature_set": pa.repeat(manifest.fingerprint, len(batch)),
+    }
+    return batch.with_columns(columns), letters
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What `ScoreTransactions` gives: batches with scores, and rows that could not be scored."""
+
+    batches: PCollection[TransactionBatch]
+    dead_letters: PCollection[DeadLetter]
+
+
+class ScoreTransactions(beam.PTransform[PCollection[TransactionBatch], Scored]):
+    """Add the model's score to every transaction.
+
+    Args:
+        load: gives the model, in the worker; a `SharedModel` holds one for all threads of a process.
+
+    Example:
+        >>> import apache_beam as beam
+        >>> from apache_beam.testing.test_pipeline import TestPipeline
+        >>> from apache_beam.testing.util import assert_that, equal_to
+        >>> from model_artifacts.artifact import load_model
+        >>> from transforms.batch import from_rows
+        >>> from transforms.enrich import EnrichTransactions
+        >>> features = load_model("transaction-events").manifest.feature_set
+        >>> rows = [{"transaction_id": "t", "event_time": 0, "customer_id": "c", "amount_minor": 100}]
+        >>> with TestPipeline() as pipeline:
+        ...     enriched = pipeline | beam.Create([from_rows(rows)]) | EnrichTransactions(features)
+        ...     scored = enriched.batches | ScoreTransactions(SharedModel("transaction-events"))
+        ...     _ = assert_that(scored.batches | beam.FlatMap(lambda b: b.numpy("score") < 0.5), equal_to([True]))
+    """
+
+    def __init__(self, load: Callable[[], Model]) -> None:
+        super().__init__()
+        self.load = load
+
+    def expand(self, pcoll: PCollection[TransactionBatch]) -> Scored:
+        score = beam.ParDo(_Score(self.load)).with_output_types(TransactionBatch, dead_letters=DeadLetter)
+        outputs = pcoll | "Score" >> score.with_outputs("dead_letters", main="batches")
+        return Scored(outputs.batches, outputs.dead_letters)
+
+
+class _Score(beam.DoFn):
+    def __init__(self, load: Callable[[], Model]) -> None:
+        self.load = load
+
+    def setup(self) -> None:
+        self.model = self.load()
+
+    def process(self, element: TransactionBatch) -> Iterator[Any]:
+        scored, letters = score_batch(element, self.model)
+        if scored is not None:
+            yield scored
+        for letter in letters:
+            yield TaggedOutput("dead_letters", letter)

@@ -1,0 +1,44 @@
+"""Count what passes, for Beam's metrics and for the progress display."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.pvalue import PCollection
+
+from transforms import tally
+from transforms.batch import TransactionBatch
+
+
+class Count(beam.PTransform[PCollection[Any], PCollection[Any]]):
+    """Pass elements on, counting the rows of batches and everything else as one, as `records.<name>`.
+
+    Args:
+        name: of the counter, such as `scored`.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def expand(self, pcoll: PCollection[Any]) -> PCollection[Any]:
+        counted: PCollection[Any] = pcoll | beam.ParDo(_Count(self.name)).with_output_types(pcoll.element_type)
+        return counted
+
+
+class _Count(beam.DoFn):
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.counter = Metrics.counter("records", name)
+
+    def process(self, element: Any) -> Iterator[Any]:
+        count = 1
+        if isinstance(element, TransactionBatch):
+            count = len(element)
+            tally.highest("watermark_us", int(element.numpy("event_time").max()))
+        self.counter.inc(count)
+        tally.add(self.name, count)
+        yield element
