@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from transforms.decode_json import MAX_RECORD_BYTES
 
+#: Lines of one row, at most: what runs on for longer began with a quote left open by mistake.
+MOST_LINES = 1000
+
 
 @dataclass(frozen=True)
 class BrokenRow:
@@ -141,7 +144,7 @@ def _join(lines: Sequence[bytes], at: int, width: int, one_line: Collection[int]
     fields: list[bytes] = []
     pieces: list[bytes] = []  # of the field that is open
     size = 0
-    for used in range(1, len(lines) - at + 1):
+    for used in range(1, min(MOST_LINES, len(lines) - at) + 1):
         line = lines[at + used - 1]
         size += len(line) + 1
         parts, is_open = split_line(line.removesuffix(b"\r"), inside=used > 1)
@@ -156,4 +159,4 @@ def _join(lines: Sequence[bytes], at: int, width: int, one_line: Collection[int]
             whole = len(fields) == width and not any(b"\n" in fields[place] for place in one_line)
             return (fields, used) if whole else ([], 0)
         pieces.append(b"\r\n" if line.endswith(b"\r") else b"\n")
-    return [], len(lines) - at
+    return [], used

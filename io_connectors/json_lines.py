@@ -71,7 +71,7 @@ class _Append(beam.DoFn):
     def process(self, element: Any) -> Iterator[None]:
         line = self.to_json(element)
         if b"\n" in line:
-            raise ValueError(f"{self.to_json!r} gave more than one line for an element of {type(element).__name__}")
+            raise ValueError(f"to_json of {self.path} gave more than one line for a {type(element).__name__}")
         self.lines.append(line)
         self.size += len(line) + 1
         if self.size >= CHUNK:

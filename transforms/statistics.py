@@ -313,6 +313,9 @@ class ComputeStatistics(beam.PTransform[PCollection[TransactionBatch], PCollecti
         return counted
 
 
+# Without the types Beam would fall back to pickle between the stages of the combination.
+@beam.typehints.with_input_types(TransactionBatch)
+@beam.typehints.with_output_types(RunStatistics)
 class _Count(beam.CombineFn):
     def __init__(self, feature_names: tuple[str, ...], clock: Callable[[], int]) -> None:
         self.feature_names = feature_names

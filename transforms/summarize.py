@@ -79,21 +79,24 @@ class SummarizeWindows(beam.PTransform[PCollection[TransactionBatch], PCollectio
         self.by = by
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> PCollection[WindowSummary]:
+        summaries: PCollection[WindowSummary]
         if pcoll.is_bounded:
+            count = beam.ParDo(_CountByDay(self.windows, self.by)).with_output_types(_Partial)
             grouped = (
                 pcoll
-                | "CountByDay" >> beam.ParDo(_CountByDay(self.windows, self.by))
+                | "CountByDay" >> count
                 | "UntilTheEnd" >> beam.WindowInto(GlobalWindows())
                 | "GroupDays" >> beam.GroupByKey()
             )
-            summarize_day = _IntoWindows(_SummarizeDay(self.windows, self.by), self.windowing())
-            at_the_end: PCollection[WindowSummary] = grouped | "SummarizeDays" >> summarize_day
-            return at_the_end
-        count = _IntoWindows(_CountByWindow(self.windows, self.by), self.windowing())
-        grouped = pcoll | "CountByWindow" >> count | "GroupWindows" >> beam.GroupByKey()
-        summaries: PCollection[WindowSummary] = grouped | "Summarize" >> beam.ParDo(
-            _SummarizeWindow(self.windows, self.by)
+            summaries = grouped | "SummarizeDays" >> _IntoWindows(
+                _SummarizeDay(self.windows, self.by), WindowSummary, self.windowing()
+            )
+            return summaries
+        counted = pcoll | "CountByWindow" >> _IntoWindows(
+            _CountByWindow(self.windows, self.by), _Partial, self.windowing()
         )
+        summarize = beam.ParDo(_SummarizeWindow(self.windows, self.by)).with_output_types(WindowSummary)
+        summaries = counted | "GroupWindows" >> beam.GroupByKey() | "Summarize" >> summarize
         return summaries
 
     def windowing(self) -> Windowing:
@@ -120,8 +123,9 @@ class _IntoWindows(beam.ParDo):
     also those it was not counted for.
     """
 
-    def __init__(self, fn: beam.DoFn, windowing: Windowing) -> None:
+    def __init__(self, fn: beam.DoFn, output_type: Any, windowing: Windowing) -> None:
         beam.ParDo.__init__(self, fn)
+        beam.ParDo.with_output_types(self, output_type)
         self.windowing = windowing
 
     def get_windowing(self, inputs: Any) -> Windowing:

@@ -11,6 +11,7 @@ from apache_beam.pvalue import PCollection
 
 from transforms import tally
 from transforms.batch import TransactionBatch
+from transforms.raw_batch import RawBatch
 
 
 class Count(beam.PTransform[PCollection[Any], PCollection[Any]]):
@@ -35,9 +36,8 @@ class _Count(beam.DoFn):
         self.counter = Metrics.counter("records", name)
 
     def process(self, element: Any) -> Iterator[Any]:
-        count = 1
+        count = len(element) if isinstance(element, TransactionBatch | RawBatch) else 1
         if isinstance(element, TransactionBatch):
-            count = len(element)
             tally.highest("watermark_us", int(element.numpy("event_time").max()))
         self.counter.inc(count)
         tally.add(self.name, count)

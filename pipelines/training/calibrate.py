@@ -29,7 +29,7 @@ def fit_platt(log_odds: NDArray[np.float64], labels: NDArray[np.int8]) -> Calibr
 
     Example:
         >>> fit_platt(np.array([-2.0, -1.0, 0.0, 1.0, 2.0, 3.0] * 50), np.array([0, 0, 0, 1, 0, 1] * 50, np.int8))
-        Calibration(slope=0.924463, intercept=-1.489735)
+        Calibration(slope=1.107483, intercept=-1.759701)
     """
     frauds, goods = int(labels.sum()), int((labels == 0).sum())
     target = np.where(labels == 1, (frauds + 1) / (frauds + 2), 1 / (goods + 2))

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import msgspec
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that
+from apache_beam.transforms.window import FixedWindows, TimestampedValue
 
 from io_connectors.json_lines import CHUNK, WriteJsonLines
 from io_connectors.parquet_files import WriteParquet
@@ -36,13 +34,10 @@ def run_parquet(batches: Iterable[Any], directory: Path) -> None:
         _ = pipeline | beam.Create(batches, reshuffle=False) | WriteParquet(directory)
 
 
-class FailAfter(beam.DoFn):
-    """Lets elements through until one is the string `fail`."""
-
-    def process(self, element: Any) -> Iterable[Any]:
-        if element == "fail":
-            raise RuntimeError("an element later in the bundle failed")
-        yield element
+def fail_on_none(element: TransactionBatch | None) -> TransactionBatch:
+    if element is None:
+        raise RuntimeError("an element later in the bundle failed")
+    return element
 
 
 def test_batches_become_parquet_files_whose_names_are_emitted(tmp_path: Path) -> None:
@@ -66,8 +61,8 @@ def test_batches_in_windows_are_written_as_well(tmp_path: Path) -> None:
         _ = (
             pipeline
             | beam.Create([batch(10, first) for first in range(0, 100, 10)])
-            | beam.Map(lambda each: beam.window.TimestampedValue(each, each.numpy("event_time")[0] / 1e6))
-            | beam.WindowInto(beam.window.FixedWindows(20))
+            | beam.Map(lambda each: TimestampedValue(each, each.numpy("event_time")[0] / 1e6))
+            | beam.WindowInto(FixedWindows(20))
             | WriteParquet(tmp_path)
         )
     assert pq.read_table(tmp_path).num_rows == 100
@@ -78,8 +73,8 @@ def test_a_bundle_that_fails_leaves_no_file_that_looks_like_a_result(tmp_path: P
     with pytest.raises(Exception, match="later in the bundle failed"), beam.Pipeline(FnApiRunner()) as pipeline:
         _ = (
             pipeline
-            | beam.Create([batch(10), batch(10, 10), "fail"], reshuffle=False)
-            | beam.ParDo(FailAfter()).with_output_types(TransactionBatch)
+            | beam.Create([batch(10), batch(10, 10), None], reshuffle=False)
+            | beam.Map(fail_on_none).with_output_types(TransactionBatch)
             | WriteParquet(tmp_path, rows_per_file=5)
         )
     assert list(tmp_path.glob("part-*.parquet")) == []
@@ -122,33 +117,21 @@ def test_no_elements_leave_an_empty_file_to_follow(tmp_path: Path) -> None:
 
 def test_a_line_end_inside_a_line_stops_the_run(tmp_path: Path) -> None:
     """An encoder that writes pretty JSON would make lines nobody can read back."""
-    with pytest.raises(Exception, match="more than one line for an element of type dict"), beam.Pipeline(FnApiRunner()) as p:
-        _ = p | beam.Create([{"id": 1}]) | WriteJsonLines(tmp_path / "a.jsonl", lambda _: b"{\n}")
+    with pytest.raises(Exception, match="more than one line for a dict"), beam.Pipeline(FnApiRunner()) as pipeline:
+        _ = pipeline | beam.Create([{"id": 1}]) | WriteJsonLines(tmp_path / "a.jsonl", lambda _: b"{\n}")
 
 
 @pytest.mark.parametrize("sink", [WriteParquet, lambda path: WriteJsonLines(path / "a.jsonl", bytes)])
 def test_a_place_that_cannot_be_written_is_refused_before_the_run(sink: Any) -> None:
     """The pipeline is not even built: the message names the place."""
     with tempfile.TemporaryDirectory() as directory:
-        os.chmod(directory, 0o555)
+        os.chmod(directory, 0o500)
         user = os.geteuid()
         if user == 0:  # the administrator may write anywhere
+            os.chown(directory, 65534, -1)
             os.seteuid(65534)
         try:
             with pytest.raises(UserError, match=f"cannot write .*{directory}"):
                 _ = beam.Pipeline(FnApiRunner()) | beam.Create([]) | sink(Path(directory))
         finally:
             os.seteuid(user)
-
-
-def test_writing_keeps_up_with_scoring(tmp_path: Path) -> None:
-    """A hundred thousand rows of thirty columns a second at the very least: a write a row would miss it tenfold."""
-    rows, step = 262_144, 8192
-    features = {f"feature_{number}": pa.array(np.random.default_rng(number).random(step)) for number in range(20)}
-    batches = [batch(step, first).with_columns(features) for first in range(0, rows, step)]
-    transform = WriteParquet(tmp_path)
-    with beam.Pipeline(FnApiRunner()) as pipeline:
-        _ = pipeline | beam.Create(batches) | transform
-        started = time.process_time()
-    assert pq.read_table(tmp_path, columns=["amount_minor"]).num_rows == rows
-    assert rows / (time.process_time() - started) > 100_000

@@ -10,7 +10,7 @@ import pytest
 from model_artifacts.artifact import load_model
 from pipelines.training.__main__ import main
 
-SOURCE = "simulator:?customers=150&terminals=100&days=45&seed=7"
+SOURCE = "simulator:?customers=300&terminals=300&days=45&seed=7"
 
 
 def _files(directory: Path) -> dict[str, bytes]:

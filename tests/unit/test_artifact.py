@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -209,7 +210,9 @@ def test_unknown_models_are_refused(uri: str, message: str) -> None:
 REPLACE = msgspec.structs.replace
 TAMPERED: dict[str, tuple[Callable[[Manifest], Manifest], str]] = {
     "order": (
-        lambda m: REPLACE(m, feature_names=(m.feature_names[0], m.feature_names[2], m.feature_names[1], m.feature_names[3])),
+        lambda m: REPLACE(
+            m, feature_names=(m.feature_names[0], m.feature_names[2], m.feature_names[1], m.feature_names[3])
+        ),
         r"feature_names\[1\] is customer_count_1d, but its feature_set declares night there",
     ),
     "missing name": (
@@ -351,7 +354,7 @@ def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.
     place = tmp_path / "m"
     save_model(place, LINEAR, _manifest(), "old", {})
     moves: list[Any] = []
-    real = artifact.os.replace
+    real = os.replace
 
     def replace(source: Any, target: Any) -> None:
         moves.append(target)
@@ -359,7 +362,7 @@ def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.
             raise OSError("disk full")
         real(source, target)
 
-    monkeypatch.setattr(artifact.os, "replace", replace)
+    monkeypatch.setattr(os, "replace", replace)
     newer = linear_to_onnx(np.ones(4), 1.0)
     with pytest.raises(UserError, match=r"cannot be written: disk full"):
         save_model(place, newer, _manifest(newer), "new", {})

@@ -235,7 +235,7 @@ def test_average_precision_of_a_forest_like_score_is_exact_among_ties() -> None:
 
 def test_money_adds_up() -> None:
     """Saved is what was stopped less the costs of reviews and of good customers turned away."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"decision": "review", "is_fraud": 1, "amount_minor": 10_000},
         {"decision": "decline", "is_fraud": 1, "amount_minor": 30_000},
         {"decision": "approve", "is_fraud": 1, "amount_minor": 7_000},

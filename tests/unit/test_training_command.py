@@ -58,14 +58,10 @@ def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "the following arguments are required: --source, --model, --output" in _error(capsys)
 
 
-def test_a_place_with_other_files_is_refused_before_reading(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_place_with_other_files_is_refused_before_reading(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """An output directory that is no model is refused at once and not after an hour of training."""
     (tmp_path / "precious.txt").write_text("")
-    assert "is not a model directory: it holds precious.txt" in _error(
-        capsys, *GOOD, str(tmp_path), "--name", "mine"
-    )
+    assert "is not a model directory: it holds precious.txt" in _error(capsys, *GOOD, str(tmp_path), "--name", "mine")
 
 
 def test_help_is_worth_reading(capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,7 +89,9 @@ def test_an_xgboost_without_openmp_is_explained(monkeypatch: pytest.MonkeyPatch,
     from pipelines.training.fit import _import_xgboost
     from transforms.errors import UserError
 
-    (tmp_path / "xgboost.py").write_text("raise ValueError('\\nXGBoost Library (libxgboost.dylib) could not be loaded')")
+    (tmp_path / "xgboost.py").write_text(
+        "raise ValueError('\\nXGBoost Library (libxgboost.dylib) could not be loaded')"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "xgboost", raising=False)
     with pytest.raises(UserError, match=r"libxgboost\.dylib\) could not be loaded.*brew install libomp"):

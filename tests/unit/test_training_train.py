@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from model_artifacts.artifact import OnnxModel, load_model, save_model
 from model_artifacts.manifest import Costs, ModelKind
+from model_artifacts.onnx_export import linear_to_onnx
 from model_artifacts.onnx_graph import OnnxGraph
 from pipelines.training import SplitRequest, TrainedModel, fit, train
 from pipelines.training.dataset import LabelledRows, labelled_rows
@@ -236,9 +237,10 @@ def test_the_label_as_a_feature_is_refused(entry: dict[str, object]) -> None:
 
 def test_a_model_that_exports_wrongly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the ONNX graph's probabilities differ from the library's, nothing is saved and the distance is named."""
-    real = fit.linear_to_onnx
-    monkeypatch.setattr(fit, "linear_to_onnx", lambda weights, intercept: real(weights, intercept + 0.01))
-    with pytest.raises(UserError, match=r"exported logistic model's probabilities differ from scikit-learn .* by up to"):
+    monkeypatch.setattr(fit, "linear_to_onnx", lambda weights, intercept: linear_to_onnx(weights, intercept + 0.01))
+    with pytest.raises(
+        UserError, match=r"exported logistic model's probabilities differ from scikit-learn .* by up to"
+    ):
         train(TABLE, training_request())
 
 

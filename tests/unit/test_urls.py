@@ -32,7 +32,10 @@ SCHEMES = {
         ("simulator:", ConnectorUrl("simulator")),
         ("simulator:?", ConnectorUrl("simulator")),
         ("simulator:?customers=10&rate=2.5", ConnectorUrl("simulator", "", {"customers": "10", "rate": "2.5"})),
-        ("postgresql://ana@db:5432/fraud?table=a%26b", ConnectorUrl("postgresql", "ana@db:5432/fraud", {"table": "a&b"})),
+        (
+            "postgresql://ana@db:5432/fraud?table=a%26b",
+            ConnectorUrl("postgresql", "ana@db:5432/fraud", {"table": "a&b"}),
+        ),
         ("kafka:tx?brokers=b1:9092,b2:9092", ConnectorUrl("kafka", "tx", {"brokers": "b1:9092,b2:9092"})),
         ("kafka:tx?brokers=a+b", ConnectorUrl("kafka", "tx", {"brokers": "a+b"})),
     ],
@@ -45,7 +48,10 @@ def test_a_url_is_cut_into_scheme_path_and_parameters(text: str, expected: Conne
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("simulater:", "--source: unknown scheme 'simulater'; known are file, kafka, postgresql, simulator; did you mean"),
+        (
+            "simulater:",
+            "--source: unknown scheme 'simulater'; known are file, kafka, postgresql, simulator; did you mean",
+        ),
         ("simulator:?custommers=1", "parameter 'custommers'; known are customers, rate; did you mean customers?"),
         ("simulator:?customers", "simulator: takes no path, found '?customers'; write parameters as simulator:?name="),
         ("simulator:?customers=", "customers has no value"),
