@@ -163,7 +163,7 @@ class _CsvReader:
 
 def _read_block(text: bytes, header: list[str], used: list[str]) -> pa.RecordBatch | None:
     """Whole lines as binary columns, or None unless every line is certain to be one row."""
-    if text.count(b"\r") != text.count(b"\r\n") or text.startswith(_BOM) or not _is_utf8(text):
+    if text.count(b"\r") != text.count(b"\r\n") or text.startswith(_BOM):
         return None
     if b'"' in text and split_line(text[text.rfind(b"\n", 0, -1) + 1 : -1])[1]:
         return None
@@ -180,11 +180,3 @@ def _read_block(text: bytes, header: list[str], used: list[str]) -> pa.RecordBat
     if table.num_rows != text.count(b"\n"):
         return None
     return table.combine_chunks().to_batches()[0]
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        str(text, "utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -25,6 +25,7 @@ class OutputDirectory:
         path: the directory.
         decisions: directory of Parquet files.
         alerts, dead_letters, windows: JSON lines.
+        statistics: what the run's workers hand to its report.
         report: one self-contained HTML page.
         summary: the figures of the run as JSON.
 
@@ -45,8 +46,18 @@ class OutputDirectory:
         self.alerts = self.path / "alerts.jsonl"
         self.dead_letters = self.path / "dead_letters.jsonl"
         self.windows = self.path / "windows.jsonl"
+        self.statistics = self.path / "statistics.bin"
         self.report = self.path / "report.html"
         self.summary = self.path / "summary.json"
+        self._artefacts = (
+            self.decisions,
+            self.alerts,
+            self.dead_letters,
+            self.windows,
+            self.statistics,
+            self.report,
+            self.summary,
+        )
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
@@ -100,7 +111,7 @@ class OutputDirectory:
         return lock
 
     def _remove_previous(self) -> None:
-        for path in (self.decisions, self.alerts, self.dead_letters, self.windows, self.report, self.summary):
+        for path in self._artefacts:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:

@@ -1,0 +1,1 @@
+"""The shipped models, and the code that reads, verifies and writes models."""

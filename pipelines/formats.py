@@ -59,14 +59,15 @@ def span(seconds: float) -> str:
         >>> span(0.0000021), span(0.0345), span(7.25), span(83), span(7 * 3600 + 62), span(90_000)
         ('2.1 us', '34 ms', '7.2 s', '1 min 23 s', '7 h 1 min', '1 d 1 h')
     """
-    for length, unit in ((1e-3, "us"), (1.0, "ms")):
-        if seconds < length:
-            value = seconds / length * 1000
+    for factor, unit in ((1e6, "us"), (1e3, "ms")):
+        value = seconds * factor
+        if value < 1000:
             return f"{value:.2g} {unit}" if value < 10 else f"{value:.0f} {unit}"
     if seconds < 60:
         return f"{seconds:.1f} s"
-    for large, small, names in ((60, 1, "min s"), (3600, 60, "h min"), (86_400, 3600, "d h")):
-        if seconds < large * (24 if large == 3600 else 60) or large == 86_400:
-            break
-    units = names.split()
-    return f"{int(seconds // large)} {units[0]} {int(seconds % large // small)} {units[1]}"
+    whole = int(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"

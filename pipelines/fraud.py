@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,3 +90,14 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
         summaries=decisions | "SummarizeWindows" >> SummarizeWindows(plan.summary_window, plan.summary_every),
         statistics=judged | "ComputeStatistics" >> ComputeStatistics(plan.manifest.feature_names),
     )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; see `pipelines.run`, which a pipeline of one's own does not need."""
+    from pipelines.run import main as run
+
+    return run(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

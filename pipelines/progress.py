@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import threading
 import time
@@ -95,19 +94,18 @@ class Progress:
         line = progress_line(counts, self._recent[0], sample)
         if self._mode == "terminal":
             # The last column stays free: some terminals wrap when it is written to.
-            columns = max(shutil.get_terminal_size().columns - 1, 1)
-            self._write(f"\r\x1b[2K{line[:columns]}" + ("\n" if last else ""))
+            self._write(f"\r\x1b[2K{line[: _columns(self._stream) - 1]}" + ("\n" if last else ""))
         elif self._mode == "plain" and (last or sample.seconds - self._last_line >= PLAIN_SECONDS):
             self._last_line = sample.seconds
             self._write(line + "\n")
 
     def _keep(self, sample: ThroughputSample, last: bool) -> None:
         self._looks += 1
-        if last or self._looks % self._stride == 0:
-            self._samples.append(sample)
         if len(self._samples) >= MOST_SAMPLES:
             self._samples = self._samples[::2]
             self._stride *= 2
+        if last or self._looks % self._stride == 0:
+            self._samples.append(sample)
         self._recent.append(sample)
         while len(self._recent) > 2 and self._recent[1].seconds <= sample.seconds - RATE_SECONDS:
             self._recent.pop(0)
@@ -153,3 +151,10 @@ def progress_line(counts: Mapping[str, int], earlier: ThroughputSample, now: Thr
 def _choose(stream: TextIO) -> Mode:
     capable = os.environ.get("TERM", "dumb") != "dumb"
     return "terminal" if capable and stream.isatty() else "plain"
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):  # what says it is a terminal need not have a size
+        return 80

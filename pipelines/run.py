@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.runners.runner import PipelineResult, PipelineState
+from apache_beam.metrics.metric import MetricsFilter
+from apache_beam.runners.runner import PipelineState
 
 from io_connectors.output_directory import OutputDirectory
 from io_connectors.sinks import decision_sink, record_sink
-from io_connectors.statistics_file import WriteStatistics, read_statistics
 from pipelines.fraud import FraudOutputs, build
 from pipelines.options import CommandLine, parse_command_line
 from pipelines.plan import Plan, make_plan
@@ -26,6 +27,7 @@ from runners.presets import pipeline_options
 from transforms import tally
 from transforms.durations import SECOND, parse_duration
 from transforms.errors import UserError
+from transforms.statistics import RunStatistics, RunStatisticsCoder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,23 +47,22 @@ def _run(command: CommandLine) -> int:
     plan = make_plan(command.settings)
     bounded = plan.source.bounded and (plan.labels is None or plan.labels.bounded)
     options = pipeline_options(command.runner, command.beam_args, bounded)
-    settings = command.settings
+    progress = Progress(plan.settings.progress.mode, parse_duration(plan.settings.progress.every) / SECOND)
     tally.reset()
-    with OutputDirectory(settings.output.directory) as output:
+    with OutputDirectory(plan.settings.output.directory) as output:
         pipeline = beam.Pipeline(options=options)
         write(build(pipeline, plan), plan, output)
-        progress = Progress(settings.progress.mode, parse_duration(settings.progress.every) / SECOND)
         started = time.monotonic()
         with progress:
             result = pipeline.run()
             state = result.wait_until_finish()
         if state != PipelineState.DONE:
-            print(f"error: the pipeline ended as {state}", file=sys.stderr)
+            print(f"error: the pipeline ended as {state}; what was written until then stands", file=sys.stderr)
             return 1
-        facts = _facts(plan, output, result, time.monotonic() - started, progress)
+        facts = _facts(plan, output, result.metrics(), time.monotonic() - started, progress)
         output.report.write_text(report_html(facts), "utf-8")
         output.summary.write_bytes(summary_json(facts))
-        print(summary_text(facts))
+        print(summary_text(facts, colour=sys.stdout.isatty()))
     return 0
 
 
@@ -76,4 +77,53 @@ def write(outputs: FraudOutputs, plan: Plan, output: OutputDirectory) -> None:
     _ = outputs.dead_letters | "WriteDeadLetters" >> record_sink(dead_letters, "--dead_letters")
     summaries = chosen.summaries or f"file:{output.windows}"
     _ = outputs.summaries | "WriteSummaries" >> record_sink(summaries, "output.summaries")
-    _ = outputs.statistics | "WriteStatistics" >> WriteStatistics(str(output.statistics))
+    _ = outputs.statistics | "KeepStatistics" >> beam.Map(partial(_keep, str(_statistics_file(output))))
+
+
+def _statistics_file(output: OutputDirectory) -> Path:
+    return output.path / ".statistics"
+
+
+def _keep(path: str, statistics: RunStatistics) -> None:
+    """Leave the statistics where the command finds them when the pipeline has ended."""
+    Path(f"{path}.tmp").write_bytes(RunStatisticsCoder().encode(statistics))
+    os.replace(f"{path}.tmp", path)
+
+
+def _facts(plan: Plan, output: OutputDirectory, metrics: Any, wall_seconds: float, progress: Progress) -> RunFacts:
+    kept = _statistics_file(output)
+    statistics = RunStatisticsCoder().decode(kept.read_bytes())
+    kept.unlink()
+    settings = plan.settings
+    files = {
+        "decisions": ", ".join(settings.output.sinks) or f"{output.decisions}{os.sep}*.parquet",
+        "alerts": ", ".join(settings.output.alerts) or str(output.alerts),
+        "dead letters": settings.output.dead_letters or str(output.dead_letters),
+        "windows": settings.output.summaries or str(output.windows),
+        "report": str(output.report),
+        "figures": str(output.summary),
+    }
+    return RunFacts(
+        statistics=statistics,
+        source=settings.input.source,
+        schema=plan.schema.name,
+        model_id=plan.manifest.model_id,
+        thresholds=plan.thresholds,
+        costs=plan.costs,
+        ordering=plan.ordering,
+        read=_counters(metrics, "records").get("read", 0),
+        dead_letters=_counters(metrics, "dead_letters"),
+        wall_seconds=wall_seconds,
+        throughput=progress.samples,
+        files=files,
+        minor_digits=plan.manifest.feature_set.minor_digits,
+    )
+
+
+def _counters(metrics: Any, namespace: str) -> dict[str, int]:
+    """The pipeline's counters of a namespace, by name."""
+    found: dict[str, int] = {}
+    for counter in metrics.query(MetricsFilter().with_namespace(namespace))["counters"]:
+        name = counter.key.metric.name
+        found[name] = found.get(name, 0) + counter.result
+    return found

@@ -1,0 +1,1 @@
+"""What each runner needs to be told."""

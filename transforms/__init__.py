@@ -1,0 +1,1 @@
+"""Reusable transforms: what happens to a batch of transactions between source and sink."""

@@ -11,11 +11,14 @@ from apache_beam.pvalue import PCollection
 
 from transforms import tally
 from transforms.batch import TransactionBatch
+from transforms.dead_letters import DeadLetter
 from transforms.raw_batch import RawBatch
 
 
 class Count(beam.PTransform[PCollection[Any], PCollection[Any]]):
     """Pass elements on, counting the rows of batches and everything else as one, as `records.<name>`.
+
+    Dead letters are counted by their reason as well, as `dead_letters.<reason>`.
 
     Args:
         name: of the counter, such as `scored`.
@@ -39,6 +42,8 @@ class _Count(beam.DoFn):
         count = len(element) if isinstance(element, TransactionBatch | RawBatch) else 1
         if isinstance(element, TransactionBatch):
             tally.highest("watermark_us", int(element.numpy("event_time").max()))
+        if isinstance(element, DeadLetter):
+            Metrics.counter("dead_letters", element.reason).inc()
         self.counter.inc(count)
         tally.add(self.name, count)
         yield element

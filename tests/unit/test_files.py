@@ -241,7 +241,7 @@ def test_csv_json_lines_and_parquet_give_the_same_rows(tmp_path: Path) -> None:
     assert [row["position"] for row in seen[0]] == [1, 2, 3, 4]
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     st.lists(
         st.tuples(
@@ -393,6 +393,31 @@ def test_a_quote_left_open_before_quoted_text_of_several_lines_costs_one_row(tmp
     assert [(letter.reason, letter.position, letter.payload) for letter in dead] == [("csv_quotes", 1, lines[1])]
 
 
+def test_a_lone_carriage_return_is_no_line_end(tmp_path: Path) -> None:
+    """Two rows run together by a carriage return are one broken line, also where another row has two lines."""
+    row = "{},2018-04-01,5.00,{}"
+    lines = ["id,time,amount,note", row.format(0, "x\r") + row.format(9, "y"), row.format(1, '"two'), 'lines"']
+    rows, dead = parse_files(write(tmp_path / "a.csv", "\n".join(lines)), CATEGORY)
+    assert [(row["transaction_id"], row["note"]) for row in rows] == [("1", "two\nlines")]
+    assert [(letter.reason, letter.position) for letter in dead] == [("csv_columns", 1)]
+
+
+def test_a_byte_order_mark_within_a_file_belongs_to_its_row(tmp_path: Path) -> None:
+    """Only the mark at the beginning of a file is taken away, wherever batches begin."""
+    write(tmp_path / "a.csv", CSV.replace("\n2,", "\n\ufeff2,"))
+    for batch_rows in (1, 2, 1000):
+        assert ids(parse_files(tmp_path / "a.csv", batch_rows=batch_rows)[0]) == ["0", "1", "\ufeff2", "3"]
+
+
+def test_an_open_quote_does_not_wait_for_ever() -> None:
+    """A row may go on in the next block, but not over more than a thousand lines."""
+    opened = [b'"1,2', b"3,4"]
+    waiting = split_rows([*opened, *[b"3,4"] * 500], 2, [0, 1], final=False)
+    assert (len(waiting), waiting.left) == (0, 502)
+    settled = split_rows([*opened, *[b"3,4"] * 2000], 2, [0, 1], final=False)
+    assert (len(settled.places), [row.text for row in settled.broken], settled.left) == (2001, [opened[0]], 0)
+
+
 CSV_TEXT = st.lists(st.sampled_from(["a", "1", ",", ",", ",", '"', '""', "\n", "\n", "\r\n", "\r", "é", " "])).map(
     "".join
 )
@@ -406,7 +431,7 @@ CSV_LINE = st.lists(
 ).map(",".join)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.lists(CSV_LINE, min_size=1, max_size=6) | CSV_TEXT.map(lambda text: [text]), st.sampled_from(["\n", "\r\n"]))
 def test_arrow_and_the_row_splitter_read_the_same(lines: list[str], end: str) -> None:
     """Where Arrow's way of reading a block is used, the slow way gives the same values."""
@@ -419,7 +444,7 @@ def test_arrow_and_the_row_splitter_read_the_same(lines: list[str], end: str) ->
         assert fast.column("c").to_pylist() == slow.column(2)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(CSV_TEXT, st.integers(1, 4))
 def test_no_csv_text_loses_a_good_row_after_it(text: str, batch_rows: int) -> None:
     """Whatever comes before, a plain row at the end of the file is read, and every line is accounted for."""

@@ -76,7 +76,7 @@ def test_a_second_run_removes_the_first_runs_artefacts_and_nothing_else(tmp_path
     with OutputDirectory(tmp_path) as first:
         first.decisions.mkdir()
         (first.decisions / "part-1.parquet").write_text("old")
-        for path in (first.alerts, first.dead_letters, first.windows, first.report, first.summary):
+        for path in (first.alerts, first.dead_letters, first.windows, first.statistics, first.report, first.summary):
             path.write_text("old")
     (tmp_path / "notes.txt").write_text("mine")
     with OutputDirectory(tmp_path):

@@ -391,7 +391,7 @@ def mutated(draw: st.DrawFn) -> tuple[bytes, bytes]:
     return before, before[:at] + put + before[at + cut :]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.lists(mutated(), min_size=1, max_size=8), st.data())
 def test_bytes_changed_in_some_records_leave_the_others_alone(
     pairs: list[tuple[bytes, bytes]], data: st.DataObject
@@ -404,7 +404,7 @@ def test_bytes_changed_in_some_records_leave_the_others_alone(
     assert [after[at] for at in kept] == [before[at] for at in kept]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.lists(ENCODED | mutated().map(lambda pair: pair[1]), min_size=1, max_size=8))
 def test_a_record_becomes_the_same_alone_and_among_others(payloads: list[bytes]) -> None:
     """The whole columns of a batch and the single record give the same row or the same dead letter."""
