@@ -54,7 +54,7 @@ class FraudOutputs:
 
 def build(root: Any, plan: Plan) -> FraudOutputs:
     """Put the pipeline together on `root`, a `beam.Pipeline`."""
-    keyed = {
+    keyed: dict[str, Any] = {
         "shards": plan.settings.pipeline.shards,
         "ordering": plan.ordering,
         "allowed_lateness": plan.allowed_lateness,

@@ -14,6 +14,7 @@ import numpy as np
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 16, 30, 40
 
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 Points = Sequence[tuple[float, float]]
 Tick = tuple[float, str]
 
@@ -108,7 +109,8 @@ def chart(title: str, x: Axis, y: Axis, marks: Sequence[str], legend: Sequence[t
         for v, words in y.ticks
     ]
     grid += [
-        f'<text class="tick" x="{x.at(v):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{escape(words)}</text>'
+        f'<text class="tick" x="{x.at(v):.1f}" y="{HEIGHT - BOTTOM + 16}" '
+        f'text-anchor="{"end" if x.at(v) + 3.5 * len(words) > WIDTH else "middle"}">{escape(words)}</text>'
         for v, words in x.ticks
     ]
     titles = [
@@ -168,7 +170,8 @@ def bars(
         gap = min((x.at(right) - x.at(left)) * 0.12, 2)
         drawn.append(
             f'<rect class="bar {colour}" x="{x.at(left) + gap / 2:.1f}" y="{top:.1f}" '
-            f'width="{x.at(right) - x.at(left) - gap:.1f}" height="{low - top:.1f}"><title>{escape(word)}</title></rect>'
+            f'width="{x.at(right) - x.at(left) - gap:.1f}" height="{low - top:.1f}">'
+            f"<title>{escape(word)}</title></rect>"
         )
     return "".join(drawn)
 
@@ -199,7 +202,7 @@ def ranking(title: str, rows: Sequence[tuple[str, float, str]], colour: str) -> 
     """Lying bars, each with its name to its left and words beyond its end."""
     values = [value for _, value, _ in rows]
     low, high = min(0.0, *values, 0.0), max(0.0, *values, 0.0)
-    names, words_room = 205, 92
+    names, words_room = 215, 92
     start, end = names + (words_room if low < 0 else 0), WIDTH - words_room
     scale = (end - start) / ((high - low) or 1.0)
     zero = start - low * scale
@@ -217,11 +220,12 @@ def ranking(title: str, rows: Sequence[tuple[str, float, str]], colour: str) -> 
     return figure(title, drawn, TOP + len(rows) * 24)
 
 
-def thinned(values: np.ndarray[Any, Any], most: int = 400) -> np.ndarray[Any, Any]:
-    """At most `most` of the values, evenly spread, the first and the last among them."""
-    if len(values) <= most:
-        return values
-    return values[np.unique(np.linspace(0, len(values) - 1, most).astype(int))]
+def thinned(places: Ints, most: int = 400) -> Ints:
+    """At most `most` of the places, evenly spread, the first and the last among them."""
+    if len(places) <= most:
+        return places
+    kept: Ints = places[np.linspace(0, len(places) - 1, most).astype(np.int64)]
+    return kept
 
 
 def _path(points: Points, x: Axis, y: Axis) -> str:

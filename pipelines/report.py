@@ -21,12 +21,15 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 2rem 1.25rem 3rem; max-width: 1180px; background: var(--page); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.05rem; margin: 0 0 .6rem; }
+h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; }
+h2 { font-size: 1rem; font-weight: 600; margin: 0 0 .6rem; }
 p { margin: .3rem 0; } .muted, .card span, .card small { color: var(--muted); }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: .8rem; margin: 1.4rem 0; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 235px), 1fr)); gap: .8rem;
+  margin: 1.4rem 0; }
 .card, figure, .panel { background: var(--panel); border: 1px solid var(--grid); border-radius: 10px; }
 .card { padding: .8rem 1rem; } .card span, .card small { display: block; font-size: .8rem; }
-.card b { display: block; font-size: 1.45rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
+.card b { display: block; font-size: 1.45rem; line-height: 1.35; overflow-wrap: anywhere;
+  font-variant-numeric: tabular-nums; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: .9rem; }
 figure, .panel { margin: 0; padding: .9rem 1rem; overflow-x: auto; }
 figcaption { font-weight: 600; display: flex; justify-content: space-between; flex-wrap: wrap; gap: .2rem 1rem; }
@@ -35,17 +38,19 @@ figcaption { font-weight: 600; display: flex; justify-content: space-between; fl
   background: currentColor; }
 svg { display: block; width: 100%; height: auto; } svg text { font-size: 11.5px; fill: var(--muted); }
 svg text.name, svg text.note { fill: var(--ink); }
+.note { paint-order: stroke; stroke: var(--panel); stroke-width: 4px; stroke-linejoin: round; }
 svg .grid { display: inline; stroke: var(--grid); } .line { fill: none; stroke: currentColor; stroke-width: 1.8;
   stroke-linejoin: round; } .tint { fill: currentColor; opacity: .14; } .bar { fill: currentColor; }
 .dot { fill: currentColor; stroke: var(--panel); stroke-width: 2; }
 .rule { stroke: currentColor; stroke-width: 1.4; stroke-dasharray: 5 4; }
-.accent { color: var(--accent); } .good { color: var(--good); } .fraud { color: var(--fraud); } .ink { color: var(--ink); }
+.accent { color: var(--accent); } .good { color: var(--good); } .fraud { color: var(--fraud); }
+.ink { color: var(--ink); }
 .unknown { color: var(--unknown); } .review { color: var(--review); } .decline { color: var(--decline); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; text-align: right; border-top: 1px solid var(--grid); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 thead th { border-top: 0; font-weight: 500; color: var(--muted); } tr.total td { font-weight: 600; }
-td small { color: var(--muted); display: block; } td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+td small { color: var(--muted); display: block; } .sub { padding-left: 1rem; } .wide { grid-column: 1 / -1; }
 @media print { body { max-width: none; } figure, .card, .panel { break-inside: avoid; } }
 """
 
@@ -55,8 +60,14 @@ def report_html(facts: RunFacts) -> str:
     run = facts.statistics
     known = outcomes.labelled(run)
     notes = [some_labels(facts)] if known else list(NO_LABELS)
-    plots = _plots(facts) if run.transactions else []
-    tables = [_outcomes(facts), *([_money(facts)] if known else []), _run(facts), _files(facts)]
+    panels = [
+        *(_plots(facts) if run.transactions else ()),
+        *((_outcomes(facts), _money(facts)) if known else (_outcomes(facts),)),
+        report_plots.throughput(facts),
+        _run(facts),
+    ]
+    panels = [panel for panel in panels if panel]
+    panels.append(_files(facts, wide=len(panels) % 2 == 0))
     title = f"Fraud detection on {facts.source}"
     return "\n".join(
         [
@@ -67,7 +78,7 @@ def report_html(facts: RunFacts) -> str:
             f'<p class="muted">{escape(_about(facts))}</p>',
             *(f"<p>{escape(note)}</p>" for note in notes if note),
             f'<div class="cards">{"".join(_cards(facts))}</div>',
-            f'<div class="grid">{"".join([*plots, *tables])}</div>',
+            f'<div class="grid">{"".join(panels)}</div>',
             "</body></html>\n",
         ]
     )
@@ -112,7 +123,6 @@ def _plots(facts: RunFacts) -> list[str]:
         report_plots.saved_by_threshold(facts),
         report_plots.top_reasons(facts),
         report_plots.top_features(facts),
-        report_plots.throughput(facts),
     ]
 
 
@@ -149,21 +159,25 @@ def _money(facts: RunFacts) -> str:
 
 
 def _run(facts: RunFacts) -> str:
-    rows = [["records read", f"{facts.read:,}"], ["decided on", f"{facts.statistics.transactions:,}"]]
-    rows.append(["dead letters", f"{sum(facts.dead_letters.values()):,}"])
-    for reason, count in sorted(facts.dead_letters.items(), key=lambda entry: (-entry[1], entry[0])):
-        rows.append([f"– {reason}", f"{count:,}"])
-    rows += [["late rows", f"{facts.statistics.late:,}"], ["took", span(facts.wall_seconds)]]
+    dead = sorted(facts.dead_letters.items(), key=lambda entry: (-entry[1], entry[0]))
+    rows = [
+        ["records read", f"{facts.read:,}"],
+        ["decided on", f"{facts.statistics.transactions:,}"],
+        ["dead letters", f"{sum(facts.dead_letters.values()):,}"],
+        *([f'<span class="sub">{escape(reason)}</span>', f"{count:,}"] for reason, count in dead),
+        ["late rows", f"{facts.statistics.late:,}"],
+        ["took", span(facts.wall_seconds)],
+    ]
     middle, slowest = facts.latency(0.5), facts.latency(0.99)
     if middle is not None and slowest is not None:
         rows.append(["latency of a decision, p50 and p99", f"{span(middle)}, {span(slowest)}"])
     note = WAITS if facts.ordering == "event_time" and middle is not None else ""
-    return _table("The run", [], _escaped(rows), note=note)
+    return _table("The run", [], rows, note=note)
 
 
-def _files(facts: RunFacts) -> str:
+def _files(facts: RunFacts, wide: bool) -> str:
     rows = [[escape(what), f'<span class="muted">{escape(where)}</span>'] for what, where in facts.files.items()]
-    return _table("Files", [], rows) if rows else ""
+    return _table("Files", [], rows, css="panel wide" if wide else "panel") if rows else ""
 
 
 def _escaped(rows: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -171,7 +185,12 @@ def _escaped(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _table(
-    title: str, head: Sequence[str], rows: Sequence[Sequence[str]], total: int | None = None, note: str = ""
+    title: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    total: int | None = None,
+    note: str = "",
+    css: str = "panel",
 ) -> str:
     """A table of cells that are HTML already; `total` is the row in bold."""
     headed = f"<thead><tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr></thead>" if head else ""
@@ -181,5 +200,5 @@ def _table(
     )
     below = f'<p class="muted">{escape(note)}</p>' if note else ""
     return (
-        f'<section class="panel"><h2>{escape(title)}</h2><table>{headed}<tbody>{body}</tbody></table>{below}</section>'
+        f'<section class="{css}"><h2>{escape(title)}</h2><table>{headed}<tbody>{body}</tbody></table>{below}</section>'
     )

@@ -8,11 +8,11 @@ from itertools import pairwise
 import numpy as np
 
 from pipelines import plots
-from pipelines.formats import day, share, span
+from pipelines.formats import day, share
 from pipelines.progress import ThroughputSample
 from pipelines.summary import RunFacts
 from transforms import outcomes
-from transforms.histograms import SCORE_BINS, score_at, score_bins
+from transforms.histograms import SCORE_BINS, Ints, score_at, score_bins
 from transforms.statistics import DAILY, LABELS, RunStatistics
 
 MOST_BARS = 120
@@ -26,7 +26,7 @@ _LABEL_COLOURS = (("legitimate", "good"), ("fraud", "fraud"), ("unknown", "unkno
 def score_distribution(facts: RunFacts) -> str:
     """How many transactions have which score, by label; even steps along the foot are steps of log-odds."""
     counts = facts.statistics.score_counts
-    wide = 32
+    wide = 16
     coarse = counts.reshape(len(LABELS), SCORE_BINS // wide, wide).sum(axis=2)
     used = np.flatnonzero(coarse.sum(axis=0))
     first, last = int(used[0]), int(used[-1]) + 1
@@ -59,7 +59,7 @@ def precision_recall(facts: RunFacts) -> str:
         at = int(np.searchsorted(-curve.bins, -_bin(threshold), side="right")) - 1
         if at >= 0:
             point = float(curve.recall[at]), float(curve.precision[at])
-            marks.append(plots.dot(point, f"{name} from {threshold:.3g}", x, y, colour))
+            marks.append(plots.dot(point, f"{name} from {threshold:.4g}", x, y, colour))
     return plots.chart("Precision and recall", x, y, marks)
 
 
@@ -77,12 +77,12 @@ def saved_by_threshold(facts: RunFacts) -> str:
     floor = -max(float(values.max()), 1.0) / 2
     x = _score_axis(first, last, "score from which everything is reviewed")
     y = plots.y_axis(float(values.max()), "saved", max(float(values.min()), floor), scale=10.0**facts.minor_digits)
-    points = [(float(a), max(b, y.low)) for a, b in zip(places.tolist(), values.tolist(), strict=True)]
+    points = [(float(a), b) for a, b in zip(places.tolist(), values.tolist(), strict=True) if b >= y.low]
     best = int(places[values.argmax()])
     marks = [
         plots.line(points, x, y, "accent"),
         plots.dot((best, float(values.max())), f"most at {score_at(best):.2g}", x, y, "accent"),
-        plots.rule(_place(facts.thresholds.review, x), "policy's review", x, "review"),
+        plots.rule(_place(facts.thresholds.review, x), "policy's review", x, "review", row=14),
     ]
     return plots.chart("Money saved if reviewing from another score", x, y, marks)
 
@@ -125,7 +125,7 @@ def top_reasons(facts: RunFacts, most: int = 10) -> str:
     if not ranked:
         return ""
     rows = [(code, float(count), f"{share(count, alerts)}") for code, count in ranked]
-    return plots.ranking("Reasons given, share of alerts", rows, "accent")
+    return plots.ranking("Reasons given most, as shares of alerts", rows, "accent")
 
 
 def top_features(facts: RunFacts, most: int = 10) -> str:
@@ -134,7 +134,7 @@ def top_features(facts: RunFacts, most: int = 10) -> str:
     if not differences:
         return ""
     rows = [(name, difference, f"{high:.3g} : {low:.3g}") for name, difference, high, low in differences]
-    return plots.ranking("Features, mean of alerts : of the rest", rows, "accent")
+    return plots.ranking("Features that set alerts apart: mean of alerts : of the rest", rows, "accent")
 
 
 def feature_differences(run: RunStatistics) -> list[tuple[str, float, float, float]]:
@@ -163,8 +163,11 @@ def throughput(facts: RunFacts) -> str:
     read = [_rate(a, b, a.read, b.read) for a, b in pairwise(samples)]
     scored = [_rate(a, b, a.scored, b.scored) for a, b in pairwise(samples)]
     edges = [sample.seconds for sample in samples]
-    ticks = [(value, span(value) if value else "0") for value in plots.round_values(0, edges[-1]) if value <= edges[-1]]
-    x = plots.x_axis(0, edges[-1], ticks, "since the start of the run")
+    unit, name = next(
+        (size, name) for size, name in ((1, "s"), (60, "min"), (3600, "h")) if edges[-1] < 120 * size or size == 3600
+    )
+    ticks = [(value * unit, f"{value:g} {name}") for value in plots.round_values(0, edges[-1] / unit)]
+    x = plots.x_axis(0, edges[-1], [tick for tick in ticks if tick[0] <= edges[-1]], "since the start of the run")
     y = plots.y_axis(max(*read, *scored, 1.0), "transactions a second")
     marks = [
         plots.area(plots.steps(edges, read), x, y, "good"),
@@ -191,7 +194,7 @@ def _spaced(samples: Sequence[ThroughputSample], most: int) -> list[ThroughputSa
 
 def _periods(
     run: RunStatistics,
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int, int], np.dtype[np.int64]], int]:
+) -> tuple[Ints, Ints, int]:
     """The days of a run in at most `MOST_BARS` * 2 periods: their first days, their counts, days in each."""
     first, last = int(run.days[0]), int(run.days[-1])
     width = -(-(last - first + 1) // (MOST_BARS * 2))
@@ -226,6 +229,6 @@ def _thresholds(facts: RunFacts) -> list[tuple[str, float, str]]:
 
 def _threshold_rules(facts: RunFacts, x: plots.Axis) -> list[str]:
     return [
-        plots.rule(_place(threshold, x), f"{name} from {threshold:.3g}", x, colour, row)
+        plots.rule(_place(threshold, x), f"{name} from {threshold:.4g}", x, colour, row)
         for row, (name, threshold, colour) in enumerate(_thresholds(facts))
     ]

@@ -36,4 +36,4 @@ def window_feature(feature: Feature, row: Row, past: Sequence[Row], minor_digits
     scale = 10**minor_digits if feature.column == "amount" else 1
     if feature.kind == "mean":
         return float(sum(values) / (scale * len(values)))
-    return float({"sum": sum, "min": min, "max": max}[feature.kind](values) / scale)
+    return float({"sum": sum(values), "min": min(values), "max": max(values)}[feature.kind] / scale)

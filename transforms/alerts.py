@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 
 import apache_beam as beam
 import msgspec
@@ -64,9 +63,7 @@ def alerts_of(batch: TransactionBatch) -> list[Alert]:
     names = [name for name in Alert.__struct_fields__ if name != "alert_id"]
     rows = batch.take(flagged).rows.select(names).to_pylist()
     return [
-        Alert(
-            **{**row, "alert_id": alert_id(row["transaction_id"]), "event_time": row["event_time"].isoformat()}
-        )
+        Alert(**{**row, "alert_id": alert_id(row["transaction_id"]), "event_time": row["event_time"].isoformat()})
         for row in rows
     ]
 

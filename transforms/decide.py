@@ -90,9 +90,7 @@ class DecideTransactions(beam.PTransform[PCollection[TransactionBatch], PCollect
 
 
 class _Decide(beam.DoFn):
-    def __init__(
-        self, load: Callable[[], Model], thresholds: Thresholds | None, rules: CompiledRules | None
-    ) -> None:
+    def __init__(self, load: Callable[[], Model], thresholds: Thresholds | None, rules: CompiledRules | None) -> None:
         self.load = load
         self.thresholds = thresholds
         self.rules = rules

@@ -103,7 +103,13 @@ class EntityHistory:
         """Take in what `snapshot` gave and `log_of` and `log_of_labels` recorded since, in that order."""
         for matrix in log:
             kind, entity, time, fraud, ids = matrix[:5]
-            rows = Rows(entity.view(np.uint64), time, np.ascontiguousarray(matrix[5:].T), fraud.astype(np.int8), ids.view(np.uint64))
+            rows = Rows(
+                entity.view(np.uint64),
+                time,
+                np.ascontiguousarray(matrix[5:].T),
+                fraud.astype(np.int8),
+                ids.view(np.uint64),
+            )
             if len(kind) and kind[0] == LABEL:
                 none = Rows(rows.entity[:0], time[:0], rows.values[:0], rows.fraud[:0], rows.ids[:0])
                 self.observe(none, Labels(time, rows.entity, time, rows.ids, rows.fraud))
@@ -152,9 +158,7 @@ def _log(kind: int, entity: Array, time: Array, fraud: Array, ids: Array, values
     return matrix
 
 
-def _make_plan(
-    features: Sequence[Feature], columns: Sequence[str], minor_digits: int, lateness: int
-) -> kernels.Plan:
+def _make_plan(features: Sequence[Feature], columns: Sequence[str], minor_digits: int, lateness: int) -> kernels.Plan:
     ranges = list(dict.fromkeys((f.window, f.delay) for f in features))
     extremes = list(
         dict.fromkeys(((f.window, f.delay), f.column, f.kind) for f in features if f.kind in ("min", "max"))

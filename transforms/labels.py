@@ -112,7 +112,8 @@ class AttachLabels(beam.PTransform[PCollection[TransactionBatch], PCollection[Tr
         >>> row = {"transaction_id": "t", "event_time": 0, "amount_minor": 1}
         >>> with TestPipeline() as pipeline:
         ...     decided = pipeline | "Decided" >> beam.Create([from_rows([row])])
-        ...     labels = pipeline | "Labels" >> beam.Create([as_labels(from_rows([{**row, "is_fraud": 1}]), delay=5)[0]])
+        ...     told = as_labels(from_rows([{**row, "is_fraud": 1}]), delay=5)[0]
+        ...     labels = pipeline | "Labels" >> beam.Create([told])
         ...     labelled = decided | AttachLabels(labels)
         ...     _ = assert_that(labelled | beam.FlatMap(lambda batch: batch.numpy("is_fraud").tolist()), equal_to([1]))
     """

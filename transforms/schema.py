@@ -44,8 +44,9 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     Attributes:
         name: what `--schema` and the reports call it.
         columns: pipeline column to source field. `transaction_id`, `event_time` and `amount_minor`
-            must be there; `customer_id`, `terminal_id` and `is_fraud` may be; other names are the
-            schema's own and must be of type `id`, `category` or `number`.
+            must be there; `customer_id`, `terminal_id`, `is_fraud` and, for sources of labels,
+            `label_time` (when the label became known) may be; other names are the schema's own and
+            must be of type `id`, `category` or `number`.
         default_model: the shipped model that fits these columns, if there is one.
         earliest: records older than this are refused as a broken clock.
         latest_ahead_seconds: how far after its ingest a record's event time may lie.
@@ -74,6 +75,18 @@ _PLACED: dict[str, ColumnType] = {
     "amount_minor": "amount",
     "is_fraud": "label",
 }
+_RESERVED = (
+    "late",
+    "source",
+    "position",
+    "ingest_time",
+    "label_arrival",
+    "score",
+    "decision",
+    "reasons",
+    "model_id",
+    "feature_set",
+)
 _NEEDED = ("transaction_id", "event_time", "amount_minor")
 
 
@@ -96,9 +109,7 @@ def load_schema(name_or_file: str) -> Schema:
     path = shipped if shipped.is_file() and "/" not in name_or_file else Path(name_or_file)
     if not path.is_file():
         hint = did_you_mean(name_or_file, shipped_schemas())
-        raise UserError(
-            f"schema {name_or_file!r} is neither a file nor one of {', '.join(shipped_schemas())}{hint}"
-        )
+        raise UserError(f"schema {name_or_file!r} is neither a file nor one of {', '.join(shipped_schemas())}{hint}")
     try:
         schema = msgspec.convert(tomllib.loads(path.read_text("utf-8")), Schema)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
@@ -116,6 +127,10 @@ def _check(schema: Schema, path: Path) -> None:
         expected = _PLACED.get(name)
         if expected and column.type != expected:
             raise UserError(f"schema file {path}: column {name} must be of type {expected}, found {column.type}")
+        if name in _RESERVED:
+            raise UserError(f"schema file {path}: the pipeline has a column {name} of its own; choose another name")
+        if name == "label_time" and column.type == "time":
+            continue
         if not expected and column.type not in ("id", "category", "number"):
             raise UserError(
                 f"schema file {path}: column {name} may be of type id, category or number, found {column.type}"

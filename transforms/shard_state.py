@@ -258,7 +258,8 @@ def take_in_order(how: TakeInOrder) -> beam.PTransform[Any, Any]:
         ) -> Iterator[Any]:
             return cast(Iterator[Any], how.flush(shard, at, pending, log, meta, timer))
 
-    typed = beam.ParDo(Take()).with_output_types(TransactionBatch, dead_letters=DeadLetter)
+    take: beam.DoFn = Take()  # type: ignore[no-untyped-call]  # Beam's DoFn has no typed constructor
+    typed = beam.ParDo(take).with_output_types(TransactionBatch, dead_letters=DeadLetter)
     outputs: beam.PTransform[Any, Any] = typed.with_outputs(DEAD_LETTERS, main="batches")
     return outputs
 

@@ -53,9 +53,9 @@ class ShardBy(beam.PTransform[PCollection[TransactionBatch], PCollection[tuple[i
         self.shards = shards
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> PCollection[tuple[int, TransactionBatch]]:
-        return pcoll | "Split" >> beam.ParDo(_Split(self.column, self.shards)).with_output_types(
-            tuple[int, TransactionBatch]
-        )
+        split = beam.ParDo(_Split(self.column, self.shards)).with_output_types(tuple[int, TransactionBatch])
+        keyed: PCollection[tuple[int, TransactionBatch]] = pcoll | "Split" >> split
+        return keyed
 
 
 class _Split(beam.DoFn):

@@ -40,7 +40,8 @@ def stream(*events: TransactionBatch | int) -> TestStream:
             script.advance_watermark_to(event)
         else:
             script.add_elements([TimestampedValue(event, earliest(event))])
-    return script.advance_watermark_to_infinity()
+    script.advance_watermark_to_infinity()
+    return script
 
 
 def run(
@@ -75,7 +76,11 @@ def test_rows_wait_for_the_watermark_and_are_taken_in_event_order() -> None:
         assert not dead
         assert not any(by_id(rows, "late").values())
 
-    events = [batch(("late_comer", 20, "c", "t"), ("last", 30, "c", "t")), batch(("early", 10, "c", "t")), 40]
+    events: list[TransactionBatch | int] = [
+        batch(("late_comer", 20, "c", "t"), ("last", 30, "c", "t")),
+        batch(("early", 10, "c", "t")),
+        40,
+    ]
     run(stream(*events), check, EnrichTransactions(ONE_ENTITY))
 
 
@@ -87,7 +92,13 @@ def test_a_row_behind_the_flushed_ones_is_late_and_joins_history() -> None:
         assert by_id(rows, "customer_count_1m") == {"a": 1.0, "b": 1.0, "c": 3.0}
         assert not dead
 
-    events = [batch(("a", 20, "c", "t")), 30, batch(("b", 10, "c", "t")), batch(("c", 40, "c", "t")), 50]
+    events: list[TransactionBatch | int] = [
+        batch(("a", 20, "c", "t")),
+        30,
+        batch(("b", 10, "c", "t")),
+        batch(("c", 40, "c", "t")),
+        50,
+    ]
     run(stream(*events), check, EnrichTransactions(ONE_ENTITY))
 
 
@@ -99,7 +110,7 @@ def test_a_row_beyond_the_allowed_lateness_is_a_dead_letter() -> None:
         assert [(letter.reason, letter.transaction_id) for letter in dead] == [("too_late", "b")]
         assert "allowed_lateness" in dead[0].error
 
-    events = [batch(("a", 20, "c", "t")), 30, batch(("b", 10, "c", "t"))]
+    events: list[TransactionBatch | int] = [batch(("a", 20, "c", "t")), 30, batch(("b", 10, "c", "t"))]
     run(stream(*events), check, EnrichTransactions(ONE_ENTITY, allowed_lateness=5 * SECOND))
 
 
@@ -120,7 +131,11 @@ def test_arrival_order_waits_for_nothing() -> None:
         assert by_id(rows, "customer_count_1m") == {"b": 1.0, "a": 1.0, "c": 3.0}
         assert by_id(rows, "late") == {"b": False, "a": True, "c": False}
 
-    events = [batch(("b", 20, "c", "t")), batch(("a", 10, "c", "t")), batch(("c", 30, "c", "t"))]
+    events: list[TransactionBatch | int] = [
+        batch(("b", 20, "c", "t")),
+        batch(("a", 10, "c", "t")),
+        batch(("c", 30, "c", "t")),
+    ]
     run(stream(*events), check, EnrichTransactions(ONE_ENTITY, ordering="arrival"))
 
 

@@ -1,10 +1,9 @@
-"""Files and raw batches through Beam: parsed batches, dead letters, counts and times."""
+"""Files and raw batches through Beam: parsed batches, dead letters and times."""
 
 from __future__ import annotations
 
 import gzip
 from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -47,13 +46,8 @@ def ids(batch: TransactionBatch) -> list[str]:
     return [row["transaction_id"] for row in to_rows(batch)]
 
 
-def read_count(result: Any) -> int:
-    counters = result.metrics().query(beam.metrics.MetricsFilter().with_name("read"))["counters"]
-    return sum(counter.committed for counter in counters if counter.key.metric.namespace == "records")
-
-
-def test_parse_transactions_gives_batches_dead_letters_and_a_count() -> None:
-    """Good records come as batches, bad and rejected ones as dead letters, and all are counted once."""
+def test_parse_transactions_gives_batches_and_dead_letters() -> None:
+    """Good records come as batches, bad and rejected ones as dead letters, each exactly once."""
     rejected = DeadLetter(stage="parse", reason="csv_columns", error="e", payload="", source="f", position=1)
     raw = [
         raw_batch(payload("a", 1), payload("b", 2, -5), b"{", payload("c", 3)),
@@ -76,9 +70,7 @@ def test_parse_transactions_gives_batches_dead_letters_and_a_count() -> None:
         ),
         "dead letters",
     )
-    result = pipeline.run()
-    result.wait_until_finish()
-    assert read_count(result) == 7
+    pipeline.run().wait_until_finish()
 
 
 def test_a_batch_is_at_the_time_of_its_earliest_transaction() -> None:
@@ -135,9 +127,7 @@ def test_files_of_all_formats_flow_through_one_pipeline(tmp_path: Path) -> None:
         equal_to([("a.csv", "csv_columns", 2), ("b.parquet", "amount_negative", 2), ("c.csv.gz", "file_corrupt", 7)]),
         "dead letters",
     )
-    result = pipeline.run()
-    result.wait_until_finish()
-    assert read_count(result) == 13
+    pipeline.run().wait_until_finish()
 
 
 def test_a_source_that_cannot_work_stops_the_build_of_the_pipeline(tmp_path: Path) -> None:

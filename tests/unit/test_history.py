@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from tests.oracle import window_feature
 from transforms.features import Declaration, Feature
 from transforms.hashing import stable_hash
-from transforms.history import EntityHistory, Labels, Rows, log_of, value_column
+from transforms.history import EntityHistory, log_of, value_column
+from transforms.history_kernels import Labels, Rows
 
 SECOND = 1_000_000
 DECLARED = [
@@ -97,16 +99,14 @@ def test_late_rows_see_and_join_the_past_as_of_their_time(rows: list[dict[str, A
 
 
 @given(st.lists(row_strategy, max_size=60), st.lists(st.integers(0, 60), max_size=3), st.booleans())
-def test_cutting_and_restoring_changes_no_bit(
-    rows: list[dict[str, Any]], cuts: list[int], compact: bool
-) -> None:
+def test_cutting_and_restoring_changes_no_bit(rows: list[dict[str, Any]], cuts: list[int], compact: bool) -> None:
     """However rows are cut into calls, and if the history is rebuilt from its log between them, all is equal."""
     ordered = numbered(sorted(rows, key=lambda r: r["second"]))
     whole = EntityHistory(FEATURES)
     once, _ = whole.observe(as_rows(ordered, whole))
     history, log, parts = EntityHistory(FEATURES), [], []
     edges = [0, *sorted(min(c, len(ordered)) for c in cuts), len(ordered)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         rows_now = as_rows(ordered[start:end], history)
         parts.append(history.observe(rows_now)[0])
         log.append(log_of(rows_now))
