@@ -176,13 +176,13 @@ def bars(
     return "".join(drawn)
 
 
-def dot(point: tuple[float, float], words: str, x: Axis, y: Axis, colour: str) -> str:
-    """A marked point with words beside it, on the side that has room."""
+def dot(point: tuple[float, float], words: str, x: Axis, y: Axis, colour: str, below: bool = False) -> str:
+    """A marked point with words above or below it, to the side that has room."""
     at_x, at_y = x.at(point[0]), y.at(point[1])
     right = at_x < (LEFT + WIDTH) / 2
     return (
         f'<circle class="dot {colour}" cx="{at_x:.1f}" cy="{at_y:.1f}" r="5"/>'
-        f'<text class="note" x="{at_x + (9 if right else -9):.1f}" y="{at_y - 8:.1f}" '
+        f'<text class="note" x="{at_x + (9 if right else -9):.1f}" y="{at_y + (17 if below else -8):.1f}" '
         f'text-anchor="{"start" if right else "end"}">{escape(words)}</text>'
     )
 

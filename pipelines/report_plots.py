@@ -54,34 +54,35 @@ def precision_recall(facts: RunFacts) -> str:
     )
     places = plots.thinned(np.arange(len(curve.bins)))
     points = list(zip(curve.recall[places].tolist(), curve.precision[places].tolist(), strict=True))
+    points = [(0.0, points[0][1]), *points]
     marks = [plots.area(points, x, y, "accent")]
     for name, threshold, colour in _thresholds(facts):
         at = int(np.searchsorted(-curve.bins, -_bin(threshold), side="right")) - 1
         if at >= 0:
             point = float(curve.recall[at]), float(curve.precision[at])
-            marks.append(plots.dot(point, f"{name} from {threshold:.4g}", x, y, colour))
+            marks.append(plots.dot(point, f"{name} from {threshold:.4g}", x, y, colour, below=name == "review"))
     return plots.chart("Precision and recall", x, y, marks)
 
 
 def saved_by_threshold(facts: RunFacts) -> str:
-    """What reviewing from another score on would have saved; nothing without labels."""
+    """What reviewing from another score on would have saved; nothing without frauds."""
     run = facts.statistics
-    if not outcomes.labelled(run):
+    if not sum(outcomes.frauds(run)):
         return ""
     used = np.flatnonzero(run.score_counts.sum(axis=0))
     first, last = int(used[0]), int(used[-1]) + 1
     saved = outcomes.saved_by_review_threshold(run, facts.costs)
-    places = plots.thinned(np.arange(first, last + 1).clip(max=SCORE_BINS - 1))
-    values = saved[places].astype(float)
+    best = first + int(saved[first : last + 1].argmax())
+    most, least = float(saved[best]), float(saved[first : last + 1].min())
     # Far below the best threshold everything is reviewed, at a loss that would hide the rest of the curve.
-    floor = -max(float(values.max()), 1.0) / 2
+    low = max(least, -most / 2) if most > 0 else least
     x = _score_axis(first, last, "score from which everything is reviewed")
-    y = plots.y_axis(float(values.max()), "saved", max(float(values.min()), floor), scale=10.0**facts.minor_digits)
-    points = [(float(a), b) for a, b in zip(places.tolist(), values.tolist(), strict=True) if b >= y.low]
-    best = int(places[values.argmax()])
+    y = plots.y_axis(most, "saved", min(low, 0.0), scale=10.0**facts.minor_digits)
+    places = plots.thinned(np.arange(first, last + 1)).tolist()
+    points = [(float(place), float(saved[place])) for place in places if saved[place] >= y.low]
     marks = [
         plots.line(points, x, y, "accent"),
-        plots.dot((best, float(values.max())), f"most at {score_at(best):.2g}", x, y, "accent"),
+        plots.dot((best, most), f"most from {score_at(best):.2g}", x, y, "accent"),
         plots.rule(_place(facts.thresholds.review, x), "policy's review", x, "review", row=14),
     ]
     return plots.chart("Money saved if reviewing from another score", x, y, marks)
@@ -140,18 +141,18 @@ def top_features(facts: RunFacts, most: int = 10) -> str:
 def feature_differences(run: RunStatistics) -> list[tuple[str, float, float, float]]:
     """(feature, difference in standard deviations, mean of flagged, mean of approved), the largest first.
 
-    The standard deviation is the pooled one of both groups; features that do not vary are left out.
+    The standard deviation is that of all transactions; features that do not vary are left out.
     """
-    counts = run.feature_counts.astype(float)
     found = []
     for at, name in enumerate(run.feature_names):
-        if not counts[:, at].all():
+        counts, sums, squares = run.feature_counts[:, at], run.feature_sums[:, at], run.feature_squares[:, at]
+        if not counts.all():
             continue
-        means = run.feature_sums[:, at] / counts[:, at]
-        within = float((run.feature_squares[:, at] - counts[:, at] * means**2).sum())
-        deviation = (max(within, 0.0) / float(counts[:, at].sum())) ** 0.5
-        if deviation > 1e-9 * float(np.abs(means).max()):
-            found.append((name, float(means[1] - means[0]) / deviation, float(means[1]), float(means[0])))
+        approved, flagged = (sums / counts).tolist()
+        variance = float(squares.sum() / counts.sum() - (sums.sum() / counts.sum()) ** 2)
+        # What is left of the squares of a feature that never varies is rounding.
+        if variance > 1e-12 * float(squares.sum() / counts.sum()):
+            found.append((name, (flagged - approved) / variance**0.5, flagged, approved))
     return sorted(found, key=lambda entry: (-abs(entry[1]), entry[0]))
 
 

@@ -77,7 +77,8 @@ def some_labels(facts: RunFacts) -> str:
     run, known = facts.statistics, outcomes.labelled(facts.statistics)
     if not known or known == run.transactions:
         return ""
-    return f"{run.transactions - known:,} of {run.transactions:,} transactions have no label yet and are left out of what follows."
+    unknown = f"{run.transactions - known:,} of {run.transactions:,} transactions"
+    return f"{unknown} have no label yet and are left out of what follows."
 
 
 def summary_text(facts: RunFacts, colour: bool = False) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, Union
 
 import msgspec
 import numpy as np
@@ -16,22 +16,21 @@ import pyarrow as pa
 from transforms.convert import Mask
 from transforms.dead_letters import DeadLetter, safe_payload
 from transforms.schema import ColumnType, Schema
-from transforms.validate import RecordError, used_fields
+from transforms.validate import RecordError
 
 MAX_RECORD_BYTES = 1 << 20  # longer records are refused without being decoded
 
 # Text stays text: "7" is an id, and an amount only in decimal digits. A record with another type in one
 # of its fields is decoded again, loosely, to say what it holds.
-_JSON_TYPES: dict[ColumnType, Any] = {
-    "id": str | int,
-    "category": str | int | bool,
-    "amount": float | str,
-    "time": float | str,
-    "label": bool | float | str,
-    "number": float | str,
+_JSON_TYPES: dict[ColumnType, frozenset[type]] = {
+    "id": frozenset((str, int)),
+    "category": frozenset((str, int, bool)),
+    "amount": frozenset((str, float)),  # whole numbers too: they become floats
+    "time": frozenset((str, float)),
+    "label": frozenset((str, float, bool)),
+    "number": frozenset((str, float)),
 }
 _ARROW_TYPES = {str: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
-_INT64 = range(-(2**63), 2**63)
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _LONE_SURROGATE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
@@ -44,16 +43,16 @@ class JsonRecords:
 
     Attributes:
         payloads: the records as read.
-        columns: the schema's fields by name, typed as the first value of each in this batch.
+        columns: the schema's fields by name, each of one type in this batch.
         sure: for each record whether its values are all in `columns`.
-        schema: what names the fields.
+        fields: the names of the schema's fields.
         max_record_bytes: the longest record that is decoded.
     """
 
     payloads: Sequence[bytes]
     columns: dict[str, pa.Array]
     sure: Mask
-    schema: Schema
+    fields: tuple[str, ...]
     max_record_bytes: int
 
     def record(self, at: int) -> dict[str, Any]:
@@ -62,7 +61,7 @@ class JsonRecords:
         Raises:
             RecordError: it is too long, or no JSON object.
         """
-        return decode_record(self.payloads[at], used_fields(self.schema), self.max_record_bytes)
+        return decode_record(self.payloads[at], self.fields, self.max_record_bytes)
 
     def payload(self, at: int) -> bytes:
         """One record as a dead letter keeps it."""
@@ -93,11 +92,9 @@ def decode_json(payloads: Sequence[bytes], schema: Schema, max_record_bytes: int
             unfit.add(at)
     sure = np.ones(len(payloads), dtype=np.bool_)
     sure[list(unfit)] = False
-    columns = {}
-    for name, (field, _) in zip(names, types, strict=True):
-        columns[field], typed = _column(list(map(attrgetter(name), rows)))
-        sure &= typed
-    return JsonRecords(payloads, columns, sure, schema, max_record_bytes)
+    fields = tuple(field for field, _ in types)
+    columns = {field: _column(list(map(attrgetter(name), rows))) for name, field in zip(names, fields, strict=True)}
+    return JsonRecords(payloads, columns, sure, fields, max_record_bytes)
 
 
 def decode_record(payload: bytes, fields: tuple[str, ...], max_record_bytes: int) -> dict[str, Any]:
@@ -166,26 +163,29 @@ def _is_utf8(payload: bytes) -> bool:
     return True
 
 
-def _column(values: list[Any]) -> tuple[pa.Array, Mask]:
-    """Values in the type of the first; those of another type are null and not sure."""
+def _column(values: list[Any]) -> pa.Array:
+    """Values in the type of the first, or as text where they are of several types or too long for one."""
     first = next((type(value) for value in values if value is not None), str)
-    kind = _ARROW_TYPES[first]
     try:
-        return pa.array(values, kind), np.ones(len(values), dtype=np.bool_)
+        return pa.array(values, _ARROW_TYPES[first])
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        fits = [type(value) is first and (first is not int or value in _INT64) for value in values]
-        kept = [value if fit else None for value, fit in zip(values, fits, strict=True)]
-        absent = np.array([value is None for value in values], dtype=np.bool_)
-        return pa.array(kept, kind), np.array(fits, dtype=np.bool_) | absent
+        return pa.array([_text(value) for value in values], pa.string())
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return None if value is None else str(value)
 
 
 def _field_types(schema: Schema) -> tuple[tuple[str, Any], ...]:
-    """Each field once with the JSON types that one of its columns takes."""
-    types: dict[str, Any] = {}
+    """Each field once with the JSON types that all of its columns take."""
+    types: dict[str, frozenset[type]] = {}
     for column in schema.columns.values():
         if column.field is not None:
-            types[column.field] = types.get(column.field) | _JSON_TYPES[column.type]
-    return tuple(types.items())
+            taken = _JSON_TYPES[column.type]
+            types[column.field] = types.get(column.field, taken) & taken
+    return tuple((field, Union[(None, *sorted(taken, key=str))]) for field, taken in types.items())
 
 
 @lru_cache(maxsize=64)
@@ -198,5 +198,6 @@ def _strict_decoder(types: tuple[tuple[str, Any], ...]) -> tuple[msgspec.json.De
     return msgspec.json.Decoder(msgspec.defstruct("Record", fields, gc=False)), names
 
 
+@lru_cache(maxsize=64)
 def _loose_decoder(fields: tuple[str, ...]) -> tuple[msgspec.json.Decoder[Any], tuple[str, ...]]:
     return _strict_decoder(tuple((field, Any) for field in fields))

@@ -19,7 +19,8 @@ from transforms.durations import DAY, HOUR
 from transforms.features import Feature, FeatureSet
 from transforms.hashing import stable_hash
 from transforms.history import EntityHistory, log_of, log_of_labels, value_column
-from transforms.history_kernels import Labels, Rows
+from transforms.history_kernels import Rows
+from transforms.history_late import Labels
 from transforms.shard_state import Ordering, TakeInOrder, Taken, take_in_order
 from transforms.sharding import ShardBy
 

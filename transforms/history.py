@@ -14,9 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from transforms import history_kernels as kernels
+from transforms import history_late
 from transforms.features import Feature
 from transforms.hashing import stable_hash
-from transforms.history_kernels import Labels, Rows
+from transforms.history_kernels import Rows
+from transforms.history_late import Labels
 
 Array = np.ndarray[Any, Any]
 
@@ -34,8 +36,8 @@ _CODES = {
 NUMBER_SCALE = 1_000_000
 TRANSACTION, LABEL = 0, 1
 
-_NONE = np.empty(0, dtype=np.int64)
-NO_LABELS = Labels(_NONE, _NONE.view(np.uint64), _NONE, _NONE.view(np.uint64), _NONE.astype(np.int8))
+#: Later than any event time.
+NEVER = 2**63 - 1
 
 
 class EntityHistory:
@@ -52,18 +54,20 @@ class EntityHistory:
         self.features = tuple(features)
         self.columns = tuple(dict.fromkeys(f.column for f in self.features if f.column))
         self._plan = _make_plan(self.features, self.columns, minor_digits, lateness)
-        self._state = _empty_state(self._plan, len(self.columns), slots=64, entries=256)
+        self._queues = _make_queues(self.features, self.columns)
+        self._state = self._empty(slots=64, entries=256)
 
     @property
     def bytes_held(self) -> int:
         """Bytes of the arrays behind this history."""
-        return sum(array.nbytes for array in self._state)
+        tally = self._queues.tally.nbytes if self._queues else 0
+        return int(sum(array.nbytes for array in self._state) + tally)
 
     @property
     def live_entries(self) -> int:
         """Transactions held, over all entities."""
-        span = self._state.span[: self._state.used[0]]
-        return int((span[:, 1] - span[:, 0]).sum())
+        slots = self._state.slots[: self._state.used[0]]
+        return int((slots[:, kernels.END] - slots[:, kernels.FIRST]).sum())
 
     def observe(
         self, rows: Rows, labels: Labels | None = None
@@ -78,26 +82,40 @@ class EntityHistory:
         """
         out = np.empty((len(rows.entity), len(self.features)), dtype=np.float64)
         late = np.zeros(len(rows.entity), dtype=np.bool_)
-        done = (0, 0)
-        while True:
-            done, need = kernels.observe(
-                self._state, self._plan, done, rows, NO_LABELS if labels is None else labels, out, late
-            )
-            if need == kernels.DONE:
-                return out, late
-            self._grow(need)
+        arrivals = [] if labels is None else labels.arrival.tolist()
+        row = label = 0
+        while row < len(out):
+            next_label = arrivals[label] if label < len(arrivals) else NEVER
+            row, why = kernels.observe(self._state, self._plan, self._queues, row, rows, next_label, out, late)
+            if why == kernels.LABEL_DUE:
+                label = self._learn(labels, label, int(rows.time[row]))
+            elif why == kernels.LATE_ROW:
+                late[row] = True
+                while not history_late.observe_late(self._state, self._plan, self._queues, row, rows, out):
+                    self._grow(kernels.NEED_ENTRIES)
+                row += 1
+            elif why != kernels.DONE:
+                self._grow(why)
+        if label < len(arrivals):
+            self._learn(labels, label, NEVER)
+        return out, late
+
+    def _learn(self, labels: Labels | None, begin: int, until: int) -> int:
+        return int(history_late.learn(self._state, self._plan, labels, begin, until))
 
     def snapshot(self, now: int) -> Array:
         """Every entry that can still matter at the event time `now`, as `log_of` writes it."""
-        state, keep_after = self._state, now - int(self._plan.retain[0])
-        slots = np.arange(int(state.used[0]))
-        counts = state.span[slots, 1] - state.span[slots, 0]
-        slot_of = np.repeat(slots, counts)
-        index = np.arange(len(slot_of)) - np.repeat(np.cumsum(counts) - counts, counts) + state.span[slot_of, 0]
-        at = state.ring[slot_of, 0] + (index & (state.ring[slot_of, 1] - 1))
-        live = state.time[at] > keep_after
-        at, slot_of = at[live], slot_of[live]
-        return log_of(Rows(state.entity[slot_of], state.time[at], state.values[at], state.fraud[at], state.ids[at]))
+        slots, entries = self._state.slots[: self._state.used[0]], self._state.entries
+        counts = slots[:, kernels.END] - slots[:, kernels.FIRST]
+        slot = np.repeat(np.arange(len(slots)), counts)
+        index = np.arange(len(slot)) - np.repeat(np.cumsum(counts) - counts, counts) + slots[slot, kernels.FIRST]
+        held = entries[slots[slot, kernels.START] + (index & (slots[slot, kernels.CAPACITY] - 1))]
+        live = held[:, kernels.TIME] > now - int(self._plan.sizes[1])
+        held, entity = held[live], slots[slot[live], kernels.ENTITY]
+        values = held[:, kernels.VALUES : kernels.VALUES + len(self.columns)]
+        fraud = held[:, kernels.FRAUD].astype(np.int8)
+        ids = np.ascontiguousarray(held[:, kernels.ID]).view(np.uint64)
+        return log_of(Rows(entity.view(np.uint64), held[:, kernels.TIME], values, fraud, ids))
 
     def restore(self, log: Iterable[Array]) -> None:
         """Take in what `snapshot` gave and `log_of` and `log_of_labels` recorded since, in that order."""
@@ -111,18 +129,39 @@ class EntityHistory:
                 ids.view(np.uint64),
             )
             if len(kind) and kind[0] == LABEL:
-                none = Rows(rows.entity[:0], time[:0], rows.values[:0], rows.fraud[:0], rows.ids[:0])
-                self.observe(none, Labels(time, rows.entity, time, rows.ids, rows.fraud))
+                self._learn(Labels(time, rows.entity, time, rows.ids, rows.fraud), 0, NEVER)
             else:
                 self.observe(rows)
 
+    def _empty(self, slots: int, entries: int) -> kernels.State:
+        columns, ranges = len(self.columns), len(self._plan.ranges)
+        extremes = len(self._queues.extremes) if self._queues else 0
+        distincts = len(self._queues.distincts) if self._queues else 0
+        slot_width = kernels.HEAD + ranges * (kernels.SUMS + columns) + 2 * extremes + distincts
+        return kernels.State(
+            table=np.zeros(2 * slots, dtype=np.int64),
+            slots=np.zeros((slots, slot_width), dtype=np.int64),
+            entries=np.zeros((entries, kernels.VALUES + columns + extremes), dtype=np.int64),
+            free=np.full(64, -1, dtype=np.int64),
+            used=np.zeros(2, dtype=np.int64),
+        )
+
     def _grow(self, need: int) -> None:
-        slots, entries = len(self._state.entity), len(self._state.time)
-        if need == kernels.NEED_SLOTS:
-            slots *= 2
-        else:
-            entries *= 2
-        self._state = _copy_into(self._state, _empty_state(self._plan, len(self.columns), slots, entries))
+        """Make room for half as many entries again, or for twice the entities."""
+        old = self._state
+        slots, entries = len(old.slots), len(old.entries)
+        more_slots = need == kernels.NEED_SLOTS
+        bigger = self._empty(slots * 2 if more_slots else slots, entries if more_slots else entries * 3 // 2)
+        for name in ("slots", "entries", "free", "used"):
+            getattr(bigger, name)[: len(getattr(old, name))] = getattr(old, name)
+        kernels.fill_table(bigger.table, bigger.slots, 0, old.used[0])
+        if self._queues and not more_slots:
+            # At most half full: an entry lies in as many distinct counts as there are.
+            places = _power_of_two(2 * len(self._queues.distincts) * len(bigger.entries))
+            tally = np.zeros((places, 2), dtype=np.int64)
+            kernels.fill_tally(tally, self._queues.tally)
+            self._queues = self._queues._replace(tally=tally)
+        self._state = bigger
 
 
 def value_column(name: str, values: pa.Array) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -159,84 +198,52 @@ def _log(kind: int, entity: Array, time: Array, fraud: Array, ids: Array, values
 
 
 def _make_plan(features: Sequence[Feature], columns: Sequence[str], minor_digits: int, lateness: int) -> kernels.Plan:
-    ranges = list(dict.fromkeys((f.window, f.delay) for f in features))
-    extremes = list(
-        dict.fromkeys(((f.window, f.delay), f.column, f.kind) for f in features if f.kind in ("min", "max"))
-    )
-    distincts = list(dict.fromkeys(((f.window, f.delay), f.column) for f in features if f.kind == "distinct"))
-
-    def ints(values: Iterable[int]) -> Array:
-        return np.array(list(values), dtype=np.int64)
-
-    def column_of(name: str | None) -> int:
-        return columns.index(name) if name else -1
-
+    ranges, extremes, distincts = _ranges(features), _extremes(features), _distincts(features)
+    table, scales = [], []
+    for f in features:
+        extra = 0
+        if f.kind in ("min", "max"):
+            extra = extremes.index((f.window, f.delay, f.column, f.kind))
+        elif f.kind == "distinct":
+            extra = distincts.index((f.window, f.delay, f.column))
+        column = columns.index(f.column) if f.column else 0
+        table.append((_CODES[f.kind], ranges.index((f.window, f.delay)), column, extra))
+        scales.append((10.0**minor_digits if f.column == "amount" else NUMBER_SCALE, f.window / 1e6))
+    retain = max(window + delay for window, delay in ranges) + lateness
     return kernels.Plan(
-        window=ints(window for window, _ in ranges),
-        delay=ints(delay for _, delay in ranges),
-        retain=ints([max(window + delay for window, delay in ranges) + lateness]),
-        kind=ints(_CODES[f.kind] for f in features),
-        range_of=ints(ranges.index((f.window, f.delay)) for f in features),
-        column=ints(column_of(f.column) for f in features),
-        scale=np.array([10.0**minor_digits if f.column == "amount" else NUMBER_SCALE for f in features], np.float64),
-        cap=np.array([f.window / 1e6 for f in features], dtype=np.float64),
-        extreme=ints(
-            extremes.index(((f.window, f.delay), f.column, f.kind)) if f.kind in ("min", "max") else -1
-            for f in features
-        ),
-        distinct=ints(
-            distincts.index(((f.window, f.delay), f.column)) if f.kind == "distinct" else -1 for f in features
-        ),
-        extreme_range=ints(ranges.index(key) for key, _, _ in extremes),
-        extreme_column=ints(column_of(column) for _, column, _ in extremes),
-        extreme_sign=ints(1 if kind == "min" else -1 for _, _, kind in extremes),
-        distinct_range=ints(ranges.index(key) for key, _ in distincts),
-        distinct_column=ints(column_of(column) for _, column in distincts),
+        ranges=np.array(ranges, dtype=np.int64),
+        features=np.array(table, dtype=np.int64),
+        scales=np.array(scales, dtype=np.float64),
+        sizes=np.array([len(columns), retain], dtype=np.int64),
     )
 
 
-def _empty_state(plan: kernels.Plan, columns: int, slots: int, entries: int) -> kernels.State:
-    ranges, extremes, distincts = len(plan.window), len(plan.extreme_range), len(plan.distinct_range)
-    tallies = _power_of_two(2 * distincts * entries) if distincts else 1
-
-    def zeros(*shape: int, dtype: Any = np.int64) -> Array:
-        return np.zeros(shape, dtype=dtype)
-
-    return kernels.State(
-        table=zeros(_power_of_two(2 * slots)),
-        entity=zeros(slots, dtype=np.uint64),
-        ring=zeros(slots, 2),
-        span=zeros(slots, 2),
-        newest=zeros(slots),
-        cursor=zeros(slots, ranges, 2),
-        sums=zeros(slots, ranges, columns),
-        frauds=zeros(slots, ranges),
-        deque=zeros(slots, extremes, 2),
-        kinds=zeros(slots, distincts),
-        time=zeros(entries),
-        values=zeros(entries, columns),
-        fraud=zeros(entries, dtype=np.int8),
-        ids=zeros(entries, dtype=np.uint64),
-        candidates=zeros(entries, extremes),
-        tally_key=zeros(tallies, dtype=np.uint64),
-        tally=zeros(tallies),
-        free=np.full(64, -1, dtype=np.int64),
-        used=zeros(2),
+def _make_queues(features: Sequence[Feature], columns: Sequence[str]) -> kernels.Queues | None:
+    ranges, extremes, distincts = _ranges(features), _extremes(features), _distincts(features)
+    if not extremes and not distincts:
+        return None
+    by_extreme = [
+        (ranges.index((window, delay)), columns.index(str(column)), 1 if kind == "min" else -1)
+        for window, delay, column, kind in extremes
+    ]
+    by_distinct = [(ranges.index((window, delay)), columns.index(str(column))) for window, delay, column in distincts]
+    return kernels.Queues(
+        extremes=np.array(by_extreme, dtype=np.int64).reshape(len(extremes), 3),
+        distincts=np.array(by_distinct, dtype=np.int64).reshape(len(distincts), 2),
+        tally=np.zeros((_power_of_two(2 * 256 * len(distincts)), 2), dtype=np.int64),
     )
 
 
-def _copy_into(state: kernels.State, bigger: kernels.State) -> kernels.State:
-    """`bigger` with the content of `state`; hash tables are laid out anew for their new size."""
-    for name in kernels.State._fields:
-        source, target = getattr(state, name), getattr(bigger, name)
-        if name in ("table", "tally_key", "tally"):
-            continue
-        target[: len(source)] = source
-    used = int(state.used[0])
-    kernels.fill_table(bigger.table, bigger.entity[:used])
-    if len(state.tally_key) > 1:
-        kernels.fill_tally(bigger.tally_key, bigger.tally, state.tally_key, state.tally)
-    return bigger
+def _ranges(features: Sequence[Feature]) -> list[tuple[int, int]]:
+    return list(dict.fromkeys((f.window, f.delay) for f in features))
+
+
+def _extremes(features: Sequence[Feature]) -> list[tuple[int, int, str | None, str]]:
+    return list(dict.fromkeys((f.window, f.delay, f.column, f.kind) for f in features if f.kind in ("min", "max")))
+
+
+def _distincts(features: Sequence[Feature]) -> list[tuple[int, int, str | None]]:
+    return list(dict.fromkeys((f.window, f.delay, f.column) for f in features if f.kind == "distinct"))
 
 
 def _power_of_two(least: int) -> int:

@@ -118,8 +118,13 @@ def average_precision(run: RunStatistics) -> float | None:
 
 
 def saved_by_review_threshold(run: RunStatistics, costs: Costs) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """What reviewing every labelled transaction from bin b on would have saved, in minor units, for each b."""
+    """What reviewing every labelled transaction from a score on would have saved, in minor units.
+
+    Returns:
+        int64 (bins + 1,): entry b for the threshold at the foot of bin b; the last one, for no reviews, is 0.
+    """
     stopped = run.score_amounts[_FRAUD]
     looks = run.score_counts[:_UNKNOWN].sum(axis=0)
-    from_bin_on: np.ndarray[Any, np.dtype[np.int64]] = np.cumsum((stopped - costs.review * looks)[::-1])[::-1]
-    return from_bin_on
+    saved = np.zeros(len(stopped) + 1, dtype=np.int64)
+    saved[:-1] = np.cumsum((stopped - costs.review * looks)[::-1])[::-1]
+    return saved

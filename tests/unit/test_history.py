@@ -16,7 +16,8 @@ from tests.oracle import window_feature
 from transforms.features import Declaration, Feature
 from transforms.hashing import stable_hash
 from transforms.history import EntityHistory, log_of, value_column
-from transforms.history_kernels import Labels, Rows
+from transforms.history_kernels import Rows
+from transforms.history_late import Labels
 
 SECOND = 1_000_000
 DECLARED = [
@@ -129,6 +130,28 @@ def test_labels_that_arrive_later_equal_labels_known_at_once(rows: list[dict[str
     labels = Labels(told.time + wait * SECOND, told.entity, told.time, told.ids, told.fraud)
     out, _ = history.observe(told._replace(fraud=np.zeros_like(told.fraud)), labels)
     np.testing.assert_array_equal(out, once)
+
+
+def test_a_history_that_grows_after_much_has_expired_matches_the_oracle() -> None:
+    """Quiet spells and bursts of one customer, late rows among them: rings wrap, expire and grow; no value is lost."""
+    rng = np.random.default_rng(11)
+    gaps = np.where(np.arange(900) // 90 % 2, rng.random(900) * 0.3, rng.random(900) * 12)
+    seconds = np.cumsum(gaps) - 3 * (rng.random(900) < 0.02)
+    rows = [
+        {
+            "customer": "a",
+            "event_time": int(second * SECOND),
+            "amount_minor": int(amount),
+            "location": "xyz"[amount % 3],
+            "is_fraud": int(amount == 1),
+            "id": at + 1,
+        }
+        for at, (second, amount) in enumerate(zip(seconds, rng.integers(1, 50, 900), strict=True))
+    ]
+    history = EntityHistory(FEATURES, lateness=60 * SECOND)
+    out, late = history.observe(as_rows(rows, history))
+    np.testing.assert_array_equal(out, expected(rows))
+    assert late.any()
 
 
 def test_a_missing_entity_has_no_past() -> None:

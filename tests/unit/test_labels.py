@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -12,7 +13,7 @@ from transforms.errors import UserError
 from transforms.labels import as_labels, attach_labels
 from transforms.schema import load_schema
 
-ROW = {"event_time": 1_000_000, "amount_minor": 1}
+ROW: dict[str, Any] = {"event_time": 1_000_000, "amount_minor": 1}
 
 
 def test_a_label_counts_from_its_own_time_or_after_the_delay() -> None:

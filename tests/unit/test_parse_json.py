@@ -213,6 +213,16 @@ def test_ids_may_be_text_in_one_record_and_numbers_in_the_next() -> None:
     assert [row["customer_id"] for row in rows] == ["a", "7", "b", str(2**64)]
 
 
+def test_a_field_may_feed_two_columns() -> None:
+    """Of a field that two columns take, a value must suit both, whatever stands in the records beside it."""
+    schema = with_column("account_type", Column(type="category", field="user_id"))
+    payloads = [record(user_id=user) for user in ("a", 7, True)]
+    rows, dead = parse_payloads(*payloads, schema=schema)
+    assert [(row["customer_id"], row["account_type"]) for row in rows] == [("a", "a"), ("7", "7")]
+    assert [(letter.reason, letter.position) for letter in dead] == [("id_invalid", 102)]
+    assert [parse_payloads(payload, schema=schema)[1] != [] for payload in payloads] == [False, False, True]
+
+
 def test_unknown_fields_are_passed_over_and_the_last_of_equal_keys_counts() -> None:
     """Fields the schema does not name change nothing; of a repeated key the last value counts."""
     payload = record()[:-1] + b', "extra": {"deep": [1, 2]}, "amount": 1.25}'

@@ -272,4 +272,4 @@ def test_saved_by_review_threshold_agrees_with_a_sum_over_rows() -> None:
     saved = outcomes.saved_by_review_threshold(observe(decided(rows), [], 0), Costs(review=500, decline=0))
     places = score_bins(np.array([0.9, 0.5, 0.2]))
     assert saved[places].tolist() == [8_500, 8_000, 7_900]
-    assert saved[int(places[0]) + 1] == 0
+    assert saved[int(places[0]) + 1] == saved[-1] == 0
