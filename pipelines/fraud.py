@@ -87,7 +87,9 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
         decisions=decisions,
         alerts=alerts,
         dead_letters=dead_letters,
-        summaries=decisions | "SummarizeWindows" >> SummarizeWindows(plan.summary_window, plan.summary_every),
+        summaries=decisions
+        | "SummarizeWindows"
+        >> SummarizeWindows(plan.summary_window, plan.summary_every, plan.summary_lateness, plan.summary_early),
         statistics=judged | "ComputeStatistics" >> ComputeStatistics(plan.manifest.feature_names),
     )
 

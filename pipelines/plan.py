@@ -23,8 +23,8 @@ class Plan:
     Attributes:
         model_uri: what to load in the workers.
         manifest: of that model; its feature set is what is computed.
-        allowed_lateness, label_delay, deduplicate_window, summary_window: in microseconds.
-        summary_every: a sliding window's period in microseconds, or None.
+        allowed_lateness, label_delay, deduplicate_window: in microseconds.
+        summary_window, summary_every, summary_early, summary_lateness: see `SummarizeWindows`, in microseconds.
     """
 
     settings: Settings
@@ -42,6 +42,8 @@ class Plan:
     deduplicate_window: int
     summary_window: int
     summary_every: int | None
+    summary_early: int | None
+    summary_lateness: int
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -77,6 +79,8 @@ def make_plan(settings: Settings) -> Plan:
         deduplicate_window=parse_duration(pipeline.deduplicate_window),
         summary_window=_summary_window(settings, source.bounded),
         summary_every=parse_duration(settings.summary.every) if settings.summary.every else None,
+        summary_early=parse_duration(settings.summary.early) or None,
+        summary_lateness=parse_duration(settings.summary.allowed_lateness),
     )
 
 

@@ -21,6 +21,7 @@ from pipelines.options import CommandLine, parse_command_line
 from pipelines.plan import Plan, make_plan
 from pipelines.progress import Progress
 from pipelines.report import report_html
+from pipelines.setting_values import mask_secrets
 from pipelines.settings import settings_as_toml
 from pipelines.summary import RunFacts, summary_json, summary_text
 from runners.presets import pipeline_options
@@ -77,11 +78,7 @@ def write(outputs: FraudOutputs, plan: Plan, output: OutputDirectory) -> None:
     _ = outputs.dead_letters | "WriteDeadLetters" >> record_sink(dead_letters, "--dead_letters")
     summaries = chosen.summaries or f"file:{output.windows}"
     _ = outputs.summaries | "WriteSummaries" >> record_sink(summaries, "output.summaries")
-    _ = outputs.statistics | "KeepStatistics" >> beam.Map(partial(_keep, str(_statistics_file(output))))
-
-
-def _statistics_file(output: OutputDirectory) -> Path:
-    return output.path / ".statistics"
+    _ = outputs.statistics | "KeepStatistics" >> beam.Map(partial(_keep, str(output.statistics)))
 
 
 def _keep(path: str, statistics: RunStatistics) -> None:
@@ -91,7 +88,7 @@ def _keep(path: str, statistics: RunStatistics) -> None:
 
 
 def _facts(plan: Plan, output: OutputDirectory, metrics: Any, wall_seconds: float, progress: Progress) -> RunFacts:
-    kept = _statistics_file(output)
+    kept = output.statistics
     statistics = RunStatisticsCoder().decode(kept.read_bytes())
     kept.unlink()
     settings = plan.settings
@@ -105,7 +102,7 @@ def _facts(plan: Plan, output: OutputDirectory, metrics: Any, wall_seconds: floa
     }
     return RunFacts(
         statistics=statistics,
-        source=settings.input.source,
+        source=mask_secrets(settings.input.source),
         schema=plan.schema.name,
         model_id=plan.manifest.model_id,
         thresholds=plan.thresholds,

@@ -14,7 +14,7 @@ from transforms.batch import PROVENANCE_COLUMNS, TransactionBatch
 Stage = Literal["read", "parse", "validate", "deduplicate", "enrich", "score", "decide", "write", "alert"]
 PAYLOAD_LIMIT = 4096  # characters of a payload kept: a dead letter must never be the next problem
 
-_DIGITS = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?![\d.])")
+_DIGITS = re.compile(r"(?<!\d)(?<!\d\.)\d(?:[ -]?\d){12,18}(?!\d)")
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,11 +45,23 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.encode(self)
 
 
+def mask_card_numbers(text: str) -> str:
+    """`text` with all but the last four digits of card numbers replaced.
+
+    A run of 13 to 19 digits that passes the Luhn check counts as a card number; those after a number's
+    decimal point do not.
+
+    Example:
+        >>> mask_card_numbers("4111111111111111 paid 0.4111111111111111"), mask_card_numbers("4111111111111111.0")
+        ('************1111 paid 0.4111111111111111', '************1111.0')
+    """
+    return _DIGITS.sub(_mask, text)
+
+
 def safe_payload(payload: bytes | str) -> str:
     """`payload` as text that may be kept: valid UTF-8, of bounded length, card numbers masked.
 
-    A run of 13 to 19 digits that passes the Luhn check counts as a card number (PCI DSS treats dead
-    letters as storage); all but its last four digits are replaced.
+    PCI DSS treats dead letters as storage, hence the masks.
 
     Example:
         >>> safe_payload(b'{"card": "4111 1111 1111 1111", "id": 7}')
@@ -58,7 +70,7 @@ def safe_payload(payload: bytes | str) -> str:
     # Cut first: masking a record of many megabytes would cost more than keeping it is worth.
     head = payload[: PAYLOAD_LIMIT * 4] if isinstance(payload, bytes) else payload[: PAYLOAD_LIMIT * 2]
     text = head.decode("utf-8", "backslashreplace") if isinstance(head, bytes) else head
-    masked = _DIGITS.sub(_mask, text)
+    masked = mask_card_numbers(text)
     if len(masked) <= PAYLOAD_LIMIT and len(head) == len(payload):
         return masked
     return masked[:PAYLOAD_LIMIT] + f"... ({len(payload)} long)"

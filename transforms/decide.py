@@ -34,18 +34,24 @@ def decide_batch(
     applied = [(rule, mask) for rule, mask in rules.apply(batch) if mask.any()] if rules else []
     for rule, mask in applied:
         severity[mask] = np.maximum(severity[mask], 2 if rule.action == DECLINE else 1)
-    why: list[list[str]] = [[] for _ in range(len(batch))]
+    why: dict[int, list[str]] = {row: [] for row in np.flatnonzero(severity).tolist()}
     for rule, mask in applied:
         for row in np.flatnonzero(mask).tolist():
             why[row].append(f"rule {rule.name}: {rule.when}")
-    flagged = np.flatnonzero(severity)
-    if len(flagged):
-        matrix = batch.take(flagged).feature_matrix(model.manifest.feature_names)
-        for row, found in zip(flagged.tolist(), reasons(matrix, model), strict=True):
-            why[row] += found
-    return batch.with_columns(
-        {"decision": pa.array(_DECISIONS[severity]), "reasons": pa.array(why, pa.list_(pa.string()))}
-    )
+    if why:
+        matrix = batch.take(np.fromiter(why, dtype=np.int64)).feature_matrix(model.manifest.feature_names)
+        for mine, pushed in zip(why.values(), reasons(matrix, model), strict=True):
+            mine += pushed
+    return batch.with_columns({"decision": pa.array(_DECISIONS[severity]), "reasons": _lists(why, len(batch))})
+
+
+def _lists(of_rows: dict[int, list[str]], count: int) -> pa.Array:
+    """Lists for some of `count` rows, which are in order, and empty ones for the rest."""
+    lengths = np.zeros(count + 1, dtype=np.int32)
+    for row, texts in of_rows.items():
+        lengths[row + 1] = len(texts)
+    values = pa.array([text for texts in of_rows.values() for text in texts], pa.string())
+    return pa.ListArray.from_arrays(pa.array(np.cumsum(lengths, dtype=np.int32)), values)
 
 
 class DecideTransactions(beam.PTransform[PCollection[TransactionBatch], PCollection[TransactionBatch]]):
