@@ -1,0 +1,167 @@
+"""The engine in memory is only a cache of Beam's state: retries, moves and restores change nothing."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Timestamp
+
+import transforms.shard_state as shard_state
+from transforms.batch import TransactionBatch, from_rows
+from transforms.enrich import EntityEngine
+from transforms.features import load_feature_set
+from transforms.shard_state import TakeInOrder
+
+DAY = 86_400_000_000
+FEATURES = load_feature_set("handbook")
+NAMES = [feature.name for feature in FEATURES.of_entity("customer_id")]
+
+
+class Cell:
+    """A bag or a value of one key, as Beam's state offers it."""
+
+    def __init__(self, bag: bool) -> None:
+        self.bag = bag
+        self.content: Any = [] if bag else None
+
+    def read(self) -> Any:
+        return list(self.content) if self.bag else self.content
+
+    def add(self, value: Any) -> None:
+        self.content.append(value)
+
+    def write(self, value: Any) -> None:
+        self.content = value
+
+    def clear(self) -> None:
+        self.content = [] if self.bag else None
+
+
+class Clock:
+    """A timer that remembers when it was set to."""
+
+    def set(self, at: Timestamp) -> None:
+        self.at = at
+
+
+class Shard:
+    """One key of the stage: its state and what it emitted."""
+
+    def __init__(self, **how: Any) -> None:
+        make_engine = partial(EntityEngine, FEATURES, "customer_id", 0, inline_labels=True)
+        settings = {"ordering": "arrival", "allowed_lateness": 0, "batch_rows": 1000, "bounded": False, **how}
+        self.stage = TakeInOrder(stage="enrich", name="test", make_engine=make_engine, **settings)
+        self.state = {"pending": Cell(bag=True), "log": Cell(bag=True), "meta": Cell(bag=False)}
+        self.timer = Clock()
+
+    def process(self, batch: TransactionBatch) -> list[Any]:
+        emitted = list(self.stage.process(0, batch, **self.state, timer=self.timer))
+        return [self.features(value) for value in emitted]
+
+    @staticmethod
+    def features(value: TimestampedValue[TransactionBatch]) -> Any:
+        return value.value.feature_matrix(NAMES).tolist()
+
+
+def batches(count: int, rows: int = 50) -> list[TransactionBatch]:
+    rng = np.random.default_rng(4)
+    return [
+        from_rows(
+            {
+                "transaction_id": f"{number}-{row}",
+                "event_time": (number * rows + row) * (DAY // 20),
+                "customer_id": f"c{rng.integers(3)}",
+                "amount_minor": int(rng.integers(1, 9999)),
+                "ingest_time": 400 * DAY,
+            }
+            for row in range(rows)
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def _no_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_state, "_ENGINES", shard_state._Engines())
+
+
+def uninterrupted(count: int, rows: int = 50) -> list[Any]:
+    shard = Shard()
+    result = [shard.process(batch) for batch in batches(count, rows)]
+    shard_state._ENGINES = shard_state._Engines()
+    return result
+
+
+def test_an_engine_lost_at_any_moment_is_built_again_from_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that has forgotten everything before every batch gives the same features to the bit."""
+    expected = uninterrupted(6)
+    shard, found = Shard(), []
+    for batch in batches(6):
+        monkeypatch.setattr(shard_state, "_ENGINES", shard_state._Engines())
+        found.append(shard.process(batch))
+    assert found == expected
+
+
+def test_a_bundle_that_failed_leaves_no_trace() -> None:
+    """After a bundle whose state was rolled back, the retry and all that follows are as if it had never run."""
+    expected = uninterrupted(6)
+    shard, found = Shard(), []
+    for number, batch in enumerate(batches(6)):
+        if number in (2, 5):
+            before = copy.deepcopy(shard.state)
+            shard.process(batch)  # its outputs and its state are thrown away; the engine has seen the rows
+            shard.state = before
+        found.append(shard.process(batch))
+    assert found == expected
+
+
+def test_an_engine_of_other_content_is_never_used() -> None:
+    """Two shards that took different rows in as many steps do not take each other's engine."""
+    mine, other = Shard(), Shard()
+    first, second = batches(2)
+    mine.process(first)
+    other.process(second)  # leaves its engine under the same name and key
+    alone = uninterrupted(2)
+    assert mine.process(second) == alone[1]
+
+
+def test_the_log_is_rewritten_when_most_of_it_has_expired() -> None:
+    """State follows the open windows: of 16,000 rows over 800 days it holds less than the slack and twice a month's."""
+    expected = uninterrupted(80, rows=200)
+    shard = Shard()
+    found = [shard.process(batch) for batch in batches(80, rows=200)]
+    assert found == expected
+    rows = sum(shard_state._unpack(packed).shape[1] for packed in shard.state["log"].content)
+    assert rows <= shard_state.LOG_SLACK + 2 * 30 * 20
+
+
+def test_state_of_another_version_is_refused() -> None:
+    """State that another release wrote in another form stops the stage with a message that says so."""
+    shard = Shard()
+    shard.process(batches(1)[0])
+    meta = shard.state["meta"]
+    meta.content = meta.content.replace(b"\x98\x01", b"\x98\x07", 1)
+    with pytest.raises(ValueError, match="state of version 7 cannot be read by version 1"):
+        shard.process(batches(2)[1])
+
+
+def test_event_time_rows_wait_and_the_timer_stands_at_the_oldest() -> None:
+    """On a runner that cannot hold the watermark apart, the timer fires for the oldest row, a millisecond later."""
+    shard = Shard(ordering="event_time")
+    row = {"customer_id": "c", "amount_minor": 1}
+    later = from_rows([{**row, "transaction_id": "b", "event_time": 9_000_000}])
+    earlier = from_rows([{**row, "transaction_id": "a", "event_time": 4_000_000}])
+    assert shard.process(later) == []
+    assert shard.timer.at == Timestamp(micros=9_001_000)
+    assert shard.process(earlier) == []
+    assert shard.timer.at == Timestamp(micros=4_001_000)
+    flushed = list(shard.stage.flush(0, shard.timer.at, **shard.state, timer=shard.timer))
+    assert [value.value.rows.column("transaction_id").to_pylist() for value in flushed] == [["a"]]
+    assert shard.timer.at == Timestamp(micros=9_001_000)
+    assert pa.concat_batches([b.rows for b in shard.state["pending"].content]).num_rows == 1
