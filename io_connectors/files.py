@@ -54,7 +54,7 @@ class FilePiece(NamedTuple):
 class ReadFiles(beam.PTransform[PBegin, beam.PCollection[RawBatch]]):
     r"""Read all files that a pattern matches: PBegin to PCollection of `RawBatch`.
 
-    Files are found, and their beginnings checked, when the pipeline is built. Workers read them in
+    Files are found, and their beginnings checked, when this is made. Workers read them in
     parallel, Parquet by row groups, and hold a batch at a time. Positions count rows from 1; of JSON
     lines they are line numbers. A file that turns out to be corrupt gives all it has up to there, and
     one dead letter that names the place.
@@ -68,7 +68,7 @@ class ReadFiles(beam.PTransform[PBegin, beam.PCollection[RawBatch]]):
         clock: nanoseconds since 1970, for the time of ingest.
 
     Raises:
-        UserError: when the pipeline is built: no such file, or one that cannot be read with this schema.
+        UserError: when this is made: no such file, or one that cannot be read with this schema.
 
     Example:
         >>> import tempfile
@@ -90,13 +90,13 @@ class ReadFiles(beam.PTransform[PBegin, beam.PCollection[RawBatch]]):
         self, pattern: str, schema: Schema, batch_rows: int = 16_384, clock: Callable[[], int] = time.time_ns
     ) -> None:
         super().__init__()
-        self.pattern = pattern
+        self.pieces = check_files(pattern, schema)
         self.schema = schema
         self.batch_rows = batch_rows
         self.clock = clock
 
     def expand(self, begin: PBegin) -> beam.PCollection[RawBatch]:
-        pieces = [tuple(piece) for piece in check_files(self.pattern, self.schema)]
+        pieces = [tuple(piece) for piece in self.pieces]
         raw: beam.PCollection[RawBatch] = (
             begin
             | "Pieces" >> beam.Create(pieces).with_output_types(tuple[str, str, str, int, int])

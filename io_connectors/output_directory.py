@@ -23,11 +23,13 @@ class OutputDirectory:
 
     Attributes:
         path: the directory.
+        artefacts: all of the following.
         decisions: directory of Parquet files.
         alerts, dead_letters, windows: JSON lines.
         statistics: what the run's workers hand to its report.
         report: one self-contained HTML page.
         summary: the figures of the run as JSON.
+        errors: what went wrong, if anything did, with tracebacks.
 
     Raises:
         UserError: on entering: the directory holds files but no run's marker, another run is writing
@@ -49,7 +51,8 @@ class OutputDirectory:
         self.statistics = self.path / "statistics.bin"
         self.report = self.path / "report.html"
         self.summary = self.path / "summary.json"
-        self._artefacts = (
+        self.errors = self.path / "error.log"
+        self.artefacts = (
             self.decisions,
             self.alerts,
             self.dead_letters,
@@ -57,6 +60,7 @@ class OutputDirectory:
             self.statistics,
             self.report,
             self.summary,
+            self.errors,
         )
         self._lock: int | None = None
 
@@ -111,7 +115,7 @@ class OutputDirectory:
         return lock
 
     def _remove_previous(self) -> None:
-        for path in self._artefacts:
+        for path in self.artefacts:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:

@@ -27,10 +27,12 @@ class Source:
     Attributes:
         read: root of a pipeline to `RawBatch`es.
         bounded: whether it ends.
+        files: those that will be read.
     """
 
     read: beam.PTransform[PBegin, PCollection[RawBatch]]
     bounded: bool
+    files: tuple[str, ...] = ()
 
 
 def open_source(text: str, schema: Schema, batch_rows: int, setting: str = "--source") -> Source:
@@ -49,4 +51,5 @@ def open_source(text: str, schema: Schema, batch_rows: int, setting: str = "--so
     if url.scheme == "simulator":
         simulation, rate = simulation_from_url(text)
         return Source(SimulateTransactions(simulation, schema.name, rate, batch_rows), bounded=True)
-    return Source(ReadFiles(text, schema, batch_rows), bounded=True)
+    read = ReadFiles(text, schema, batch_rows)
+    return Source(read, bounded=True, files=tuple(dict.fromkeys(piece.path for piece in read.pieces)))

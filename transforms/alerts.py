@@ -12,6 +12,7 @@ from apache_beam.pvalue import PCollection
 
 from transforms.batch import TransactionBatch
 from transforms.decide import APPROVE
+from transforms.struct_coder import StructCoder
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,20 +92,4 @@ class RaiseAlerts(beam.PTransform[PCollection[TransactionBatch], PCollection[Ale
         return alerts
 
 
-class AlertCoder(beam.coders.Coder):
-    """MessagePack with field names, as for dead letters."""
-
-    def encode(self, value: Alert) -> bytes:
-        return msgspec.msgpack.encode(value)
-
-    def decode(self, encoded: bytes) -> Alert:
-        return msgspec.msgpack.decode(encoded, type=Alert)
-
-    def is_deterministic(self) -> bool:
-        return True
-
-    def to_type_hint(self) -> type[Alert]:
-        return Alert
-
-
-beam.coders.registry.register_coder(Alert, AlertCoder)
+beam.coders.registry.register_coder(Alert, StructCoder)

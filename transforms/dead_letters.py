@@ -10,11 +10,14 @@ import apache_beam as beam
 import msgspec
 
 from transforms.batch import PROVENANCE_COLUMNS, TransactionBatch
+from transforms.struct_coder import StructCoder
 
 Stage = Literal["read", "parse", "validate", "deduplicate", "enrich", "score", "decide", "write", "alert"]
 PAYLOAD_LIMIT = 4096  # characters of a payload kept: a dead letter must never be the next problem
 
-_DIGITS = re.compile(r"(?<!\d)(?<!\d\.)\d(?:[ -]?\d){12,18}(?!\d)")
+_RUN = re.compile(r"(?<!\d)(?<!\d\.)\d(?:[ -]?\d){12,}")  # digits with at most one space or hyphen between two
+_GROUP = re.compile(r"\d+")
+_MOST_GROUPS = 5  # of one card number as people write it
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,14 +51,14 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 def mask_card_numbers(text: str) -> str:
     """`text` with all but the last four digits of card numbers replaced.
 
-    A run of 13 to 19 digits that passes the Luhn check counts as a card number; those after a number's
-    decimal point do not.
+    A run of 13 to 19 digits that passes the Luhn check counts as a card number, also where it is written in
+    groups and stands among others, as before an expiry date. Digits after a decimal point do not count.
 
     Example:
-        >>> mask_card_numbers("4111111111111111 paid 0.4111111111111111"), mask_card_numbers("4111111111111111.0")
-        ('************1111 paid 0.4111111111111111', '************1111.0')
+        >>> mask_card_numbers("02 4111-1111-1111-1111 12/27, 4111111111111111.0, 0.4111111111111111")
+        '02 ************1111 12/27, ************1111.0, 0.4111111111111111'
     """
-    return _DIGITS.sub(_mask, text)
+    return _RUN.sub(_mask_run, text)
 
 
 def safe_payload(payload: bytes | str) -> str:
@@ -76,11 +79,22 @@ def safe_payload(payload: bytes | str) -> str:
     return masked[:PAYLOAD_LIMIT] + f"... ({len(payload)} long)"
 
 
-def _mask(match: re.Match[str]) -> str:
-    digits = [int(c) for c in match.group() if c.isdigit()]
-    if not _passes_luhn(digits):
-        return match.group()
-    return "*" * (len(digits) - 4) + "".join(map(str, digits[-4:]))
+def _mask_run(match: re.Match[str]) -> str:
+    """A run of digits in groups, the card numbers among them masked."""
+    run = match.group()
+    groups = [group.span() for group in _GROUP.finditer(run)]
+    parts, at, done = [], 0, 0
+    while at < len(groups):
+        start = groups[at][0]
+        for last in reversed(range(at, min(at + _MOST_GROUPS, len(groups)))):
+            end = groups[last][1]
+            digits = [int(c) for c in run[start:end] if c.isdigit()]
+            if 13 <= len(digits) <= 19 and _passes_luhn(digits):
+                parts += [run[done:start], "*" * (len(digits) - 4), *map(str, digits[-4:])]
+                at, done = last, end
+                break
+        at += 1
+    return "".join([*parts, run[done:]])
 
 
 def _passes_luhn(digits: Iterable[int]) -> bool:
@@ -94,6 +108,7 @@ def _passes_luhn(digits: Iterable[int]) -> bool:
 def dead_letters_of_rows(batch: TransactionBatch, stage: Stage, reason: str, error: str) -> list[DeadLetter]:
     """A dead letter for every row of a parsed batch; the payload is the row as JSON."""
     content = batch.without_columns(PROVENANCE_COLUMNS).rows.to_pylist()
+    times = batch.numpy("event_time").tolist()
     places = batch.rows.select(["source", "position"]).to_pylist()
     return [
         DeadLetter(
@@ -103,27 +118,11 @@ def dead_letters_of_rows(batch: TransactionBatch, stage: Stage, reason: str, err
             payload=safe_payload(msgspec.json.encode(row)),
             source=place["source"],
             position=place["position"],
-            transaction_id=row["transaction_id"],
-            event_time=int(row["event_time"].timestamp() * 1_000_000),
+            transaction_id=safe_payload(row["transaction_id"]),
+            event_time=time,
         )
-        for row, place in zip(content, places, strict=True)
+        for row, place, time in zip(content, places, times, strict=True)
     ]
 
 
-class DeadLetterCoder(beam.coders.Coder):
-    """MessagePack with field names: a field added later does not break what was written before."""
-
-    def encode(self, value: DeadLetter) -> bytes:
-        return msgspec.msgpack.encode(value)
-
-    def decode(self, encoded: bytes) -> DeadLetter:
-        return msgspec.msgpack.decode(encoded, type=DeadLetter)
-
-    def is_deterministic(self) -> bool:
-        return True
-
-    def to_type_hint(self) -> type[DeadLetter]:
-        return DeadLetter
-
-
-beam.coders.registry.register_coder(DeadLetter, DeadLetterCoder)
+beam.coders.registry.register_coder(DeadLetter, StructCoder)

@@ -17,6 +17,7 @@ from transforms.durations import format_duration
 from transforms.errors import UserError
 from transforms.histograms import SCORE_BINS, Ints, score_at, score_bins
 from transforms.statistics import DECISIONS, decision_indices
+from transforms.struct_coder import StructCoder
 
 Pane = Literal["early", "on_time", "late"]
 QUANTILES = (0.5, 0.9, 0.99)
@@ -67,23 +68,7 @@ class WindowSummary(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.encode(self)
 
 
-class WindowSummaryCoder(beam.coders.Coder):
-    """MessagePack with field names: a field added later does not break what was written before."""
-
-    def encode(self, value: WindowSummary) -> bytes:
-        return msgspec.msgpack.encode(value, order="deterministic")
-
-    def decode(self, encoded: bytes) -> WindowSummary:
-        return msgspec.msgpack.decode(encoded, type=WindowSummary)
-
-    def is_deterministic(self) -> bool:
-        return True
-
-    def to_type_hint(self) -> type[WindowSummary]:
-        return WindowSummary
-
-
-beam.coders.registry.register_coder(WindowSummary, WindowSummaryCoder)
+beam.coders.registry.register_coder(WindowSummary, StructCoder)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from apache_beam.utils.timestamp import Timestamp
 
 from io_connectors.files import ReadFiles
 from transforms.batch import TransactionBatch, TransactionBatchCoder, to_rows
-from transforms.dead_letters import DeadLetter, DeadLetterCoder
+from transforms.dead_letters import DeadLetter
 from transforms.errors import UserError
 from transforms.parse import ParseTransactions
 from transforms.raw_batch import RawBatch
@@ -87,7 +87,7 @@ def test_parsed_collections_are_encoded_by_their_own_coders() -> None:
     pipeline = beam.Pipeline(FnApiRunner())
     parsed = pipeline | beam.Create([raw_batch(payload("a", 1))]) | ParseTransactions(EVENTS)
     assert isinstance(registry.get_coder(parsed.batches.element_type), TransactionBatchCoder)
-    assert isinstance(registry.get_coder(parsed.dead_letters.element_type), DeadLetterCoder)
+    assert isinstance(registry.get_coder(parsed.dead_letters.element_type), StructCoder)
 
 
 def test_the_longest_record_is_an_argument() -> None:

@@ -24,8 +24,9 @@ from transforms.batch import TransactionBatch, earliest, from_rows
 from transforms.durations import DAY, HOUR, SECOND
 from transforms.errors import UserError
 from transforms.statistics import DECISIONS
+from transforms.struct_coder import StructCoder
 from transforms.summarize import SummarizeWindows
-from transforms.window_summary import Windows, WindowSummary, WindowSummaryCoder, window_partials, window_summaries
+from transforms.window_summary import Windows, WindowSummary, window_partials, window_summaries
 
 MINUTE = 60 * SECOND
 DECIDED = {"merchant_category": pa.string(), "score": pa.float64(), "decision": pa.string()}
@@ -277,7 +278,7 @@ def test_a_summary_reads_as_json_and_survives_its_coder() -> None:
         "pane": "late",
         "firing": 3,
     }
-    coder = WindowSummaryCoder()
+    coder = StructCoder(WindowSummary)
     assert coder.decode(coder.encode(summary)) == summary
 
 
