@@ -22,6 +22,7 @@ from transforms.errors import UserError
 from transforms.parse import ParseTransactions
 from transforms.raw_batch import RawBatch
 from transforms.schema import load_schema
+from transforms.struct_coder import StructCoder
 
 NOW = 1_770_000_000_000_000  # 2026-02-02T02:40:00Z
 EVENTS = load_schema("transaction-events")
