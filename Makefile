@@ -2,7 +2,7 @@
 
 PYTHON ?= .venv/bin/python
 
-.PHONY: help venv check format lock wheel clean
+.PHONY: help venv check bench format lock wheel clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z]*\):.*## /\1  /p' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ venv:  ## make .venv with everything `make check` needs
 
 check:  ## lint, types and all tests: what CI runs
 	PYTHON=$(PYTHON) sh check.sh
+
+bench:  ## speed, memory and state; with DATA=FILE, the Handbook's transactions, the quality of models too
+	$(PYTHON) -m benchmarks $(if $(DATA),--data '$(DATA)')
 
 format:  ## sort imports and format
 	$(PYTHON) -m ruff check --select I --fix .

@@ -1,0 +1,99 @@
+"""`python -m benchmarks`: run every benchmark, and write the results with what they were measured on.
+
+With --data FILE, the Fraud Detection Handbook's transactions, the main job reads these and the quality of the models
+is measured too; without, the main job reads made-up transactions of the same number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import feature_state, handbook, main_job
+from benchmarks.report import machine_facts, table, write_whole
+from io_connectors.simulation import Simulation
+from transforms.errors import UserError
+
+HERE = Path(__file__).parent
+#: A tenth of the people make a tenth of the transactions.
+QUICK_SIMULATION = Simulation(customers=500, terminals=1_000, days=157, start=main_job.SIMULATION.start)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print and write; 2 after a mistake of the user's."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--data", type=Path, metavar="FILE", help="the Handbook's transactions, Parquet or CSV")
+    parser.add_argument("--quick", action="store_true", help="one run, a tenth of the rows; written to --output only")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="for RESULTS.md and plots/ (default benchmarks)")
+    options = parser.parse_args(argv)
+    try:
+        page, plots = measure_all(options.data, options.quick)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(page)
+    output = options.output or (None if options.quick else HERE)
+    if output:
+        for name, content in plots.items():
+            write_whole(output / "plots" / name, content)
+        write_whole(output / "RESULTS.md", page.encode())
+    return 0
+
+
+def measure_all(data: Path | None, quick: bool) -> tuple[str, Mapping[str, bytes]]:
+    """Run everything; returns the page as Markdown and its plots, PNG files by name.
+
+    Raises:
+        UserError: the main job cannot read the data.
+    """
+    started, facts = time.monotonic(), machine_facts()
+    read = "the Handbook file" if data else "the simulator"
+    if quick:
+        runs = main_job.measure(data, 1, QUICK_SIMULATION)
+        state = feature_state.measure(feature_state.ROWS // 10, scales=feature_state.SCALES[:2])
+    else:
+        runs, state = main_job.measure(data), feature_state.measure()
+    parts = [
+        "# What the benchmarks measured",
+        f"{datetime.now(UTC):%Y-%m-%d}, by `python -m benchmarks{' --quick' if quick else ''}"
+        f"{' --data FILE' if data else ''}`, on this machine and these versions:",
+        table(["", ""], [[name, value] for name, value in facts.items()]),
+        "## Main job: `python -m benchmarks.main_job`",
+        main_job.results_text(runs, read),
+        "![Throughput of each run](plots/main_job.png)",
+        "## Feature state: `python -m benchmarks.feature_state`",
+        feature_state.results_text(state),
+        "![Cost of a row against the rows passed](plots/cost_of_a_row.png)",
+        "![Bytes for each live transaction](plots/bytes_of_a_transaction.png)",
+        "## Models: `python -m benchmarks.handbook --data FILE`",
+        _handbook_text(data),
+        f"All of this took {time.monotonic() - started:.0f} s.",
+    ]
+    plots = {
+        "main_job.png": main_job.throughput_plot(runs),
+        "cost_of_a_row.png": feature_state.cost_plot(state),
+        "bytes_of_a_transaction.png": feature_state.bytes_plot(state),
+    }
+    return "\n\n".join(parts) + "\n", plots
+
+
+def _handbook_text(data: Path | None) -> str:
+    """What `benchmarks.handbook` prints."""
+    if data is None:
+        return "Not measured: this needs the Handbook's transactions (`--data FILE`)."
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        failed = handbook.main(["--data", str(data)])
+    if failed:  # it has said why
+        return "Not measured: the file given with `--data` is not the Handbook's."
+    return f"```\n{printed.getvalue().rstrip()}\n```"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
