@@ -64,7 +64,7 @@ def machine_facts() -> Mapping[str, str]:
         "cores": str(usable_cores()),
         "CPU": _cpu_model(),
         "memory": f"{memory / 2**30:.1f} GiB",
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "load over 1, 5 and 15 minutes, before": load,
         "Python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},

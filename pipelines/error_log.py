@@ -14,7 +14,7 @@ from transforms.dead_letters import mask_card_numbers
 
 
 class ErrorLog(logging.Handler):
-    """A file for warnings, errors and their tracebacks, from entering a `with` block to leaving it.
+    r"""A file for warnings, errors and their tracebacks, from entering a `with` block to leaving it.
 
     Beam logs an exception with its traceback and then raises it, traceback and all: on a terminal that buries
     the one line that matters. So nothing that is logged meanwhile goes to standard error. The file is made
@@ -29,7 +29,7 @@ class ErrorLog(logging.Handler):
         >>> with ErrorLog(path):
         ...     logging.getLogger("bank").warning("no answer for card 4111 1111 1111 1111")
         >>> path.read_text().partition(" WARNING ")[2]
-        'bank: no answer for card ************1111\\n'
+        'bank: no answer for card ************1111\n'
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,10 +73,10 @@ def _append(path: Path, text: str) -> None:
 
 
 def in_one_line(error: BaseException) -> str:
-    """What an exception says: the last line, since the text of one that crossed Beam may be a whole traceback.
+    r"""What an exception says: the last line, since the text of one that crossed Beam may be a whole traceback.
 
     Example:
-        >>> in_one_line(OSError("no space left")), in_one_line(RuntimeError("Traceback:\\n  ...\\nKeyError: 'a'"))
+        >>> in_one_line(OSError("no space left")), in_one_line(RuntimeError("Traceback:\n  ...\nKeyError: 'a'"))
         ('OSError: no space left', "KeyError: 'a'")
     """
     lines = "".join(traceback.format_exception_only(error)).strip().splitlines()

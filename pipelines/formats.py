@@ -71,3 +71,13 @@ def span(seconds: float) -> str:
     if whole < 86_400:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def printable(text: str) -> str:
+    r"""Text from outside: nothing in it may steer a terminal.
+
+    Example:
+        >>> printable("day 1.csv\x1b[2J")
+        'day 1.csv?[2J'
+    """
+    return "".join(c if c.isprintable() else "?" for c in text)

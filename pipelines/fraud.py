@@ -40,7 +40,8 @@ class FraudOutputs:
     Attributes:
         decisions: batches with features, score, decision and reasons.
         alerts: one for each transaction that was not approved.
-        dead_letters: every record that got no decision; read = decisions + dead letters.
+        dead_letters: every record that got no decision, so that read = decisions + dead letters; and every
+            record of the label source that is no label.
         summaries: counts, amounts and score quantiles of windows of event time.
         statistics: one value over the whole run; with labels, how good the decisions were.
     """
@@ -66,8 +67,10 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
     parsed = (
         root | "Read" >> plan.source.read | "CountRead" >> Count("read") | "Parse" >> ParseTransactions(plan.schema)
     )
-    unique = parsed.batches | "Deduplicate" >> Deduplicate(plan.deduplicate_window, **keyed)
-    enriched = unique.batches | "Enrich" >> EnrichTransactions(
+    unique = None
+    if plan.settings.pipeline.deduplicate:
+        unique = parsed.batches | "Deduplicate" >> Deduplicate(plan.deduplicate_window, **keyed)
+    enriched = (unique or parsed).batches | "Enrich" >> EnrichTransactions(
         plan.manifest.feature_set, labels=labels.batches if labels else None, **keyed
     )
     scored = enriched.batches | "Score" >> ScoreTransactions(model)
@@ -78,10 +81,13 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
     )
     alerts = decisions | "RaiseAlerts" >> RaiseAlerts() | "CountAlerts" >> Count("alerts")
     dead_letters = (
-        [stage.dead_letters for stage in (parsed, unique, enriched, scored, labels) if stage]
+        [stage.dead_letters for stage in (parsed, unique, enriched, scored) if stage]
         | "GatherDeadLetters" >> beam.Flatten(pipeline=root)
         | "CountDeadLetters" >> Count("dead_letters")
     )
+    if labels:
+        refused = labels.dead_letters | "CountRefusedLabels" >> Count("refused_labels")
+        dead_letters = (dead_letters, refused) | "WithRefusedLabels" >> beam.Flatten()
     judged = decisions | "AttachLabels" >> AttachLabels(labels.batches) if labels else decisions
     return FraudOutputs(
         decisions=decisions,

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
+from io_connectors.output_directory import OutputDirectory
+from io_connectors.sinks import RECORD_SINKS, decision_sink
 from io_connectors.sources import Source, open_source
+from io_connectors.urls import parse_url
 from model_artifacts.artifact import load_model
 from model_artifacts.manifest import Costs, Manifest, Thresholds
-from pipelines.settings import Settings
+from pipelines.settings import Output, Settings
 from transforms.durations import HOUR, SECOND, parse_duration
 from transforms.errors import UserError
-from transforms.features import FeatureSet, check_label_delay
+from transforms.features import FeatureSet, check_label_delay, shipped_feature_sets
 from transforms.rules import CompiledRules, compile_rules, rule_columns
 from transforms.schema import Schema, load_schema
 from transforms.shard_state import Ordering
@@ -23,7 +29,8 @@ class Plan:
     Attributes:
         model_uri: what to load in the workers.
         manifest: of that model; its feature set is what is computed.
-        allowed_lateness, label_delay, deduplicate_window: in microseconds.
+        allowed_lateness, label_delay: in microseconds.
+        deduplicate_window: likewise; 0 lets every transaction through.
         summary_window, summary_every, summary_early, summary_lateness: see `SummarizeWindows`, in microseconds.
     """
 
@@ -53,15 +60,16 @@ def make_plan(settings: Settings) -> Plan:
         UserError: something named does not exist, is broken, or does not go with the rest.
     """
     schema = load_schema(settings.input.schema)
+    rows, pipeline = settings.pipeline.batch_rows, settings.pipeline
+    source = open_source(settings.input.source, schema, rows)
+    labels = open_source(settings.input.labels, schema, rows, "--labels") if settings.input.labels else None
+    check_output(settings.output, [*source.files, *(labels.files if labels else ())])
     model_uri = _model_uri(settings, schema)
     manifest = load_model(model_uri).manifest
     check_columns(manifest.feature_set, schema, f"model {manifest.model_id}")
     label_delay = parse_duration(settings.labels.delay)
     if settings.input.labels is None:
         check_label_delay(manifest.feature_set, label_delay)
-    rows, pipeline = settings.pipeline.batch_rows, settings.pipeline
-    source = open_source(settings.input.source, schema, rows)
-    labels = open_source(settings.input.labels, schema, rows, "--labels") if settings.input.labels else None
     ordering: Ordering = "event_time" if source.bounded else "arrival"
     return Plan(
         settings=settings,
@@ -76,7 +84,7 @@ def make_plan(settings: Settings) -> Plan:
         ordering=ordering if pipeline.ordering == "auto" else pipeline.ordering,
         allowed_lateness=parse_duration(pipeline.allowed_lateness),
         label_delay=label_delay,
-        deduplicate_window=parse_duration(pipeline.deduplicate_window),
+        deduplicate_window=parse_duration(pipeline.deduplicate_window) if pipeline.deduplicate else 0,
         summary_window=_summary_window(settings, source.bounded),
         summary_every=parse_duration(settings.summary.every) if settings.summary.every else None,
         summary_early=parse_duration(settings.summary.early) or None,
@@ -108,13 +116,49 @@ def check_columns(feature_set: FeatureSet, schema: Schema, who: str) -> None:
         )
 
 
+def check_output(output: Output, files: Iterable[str]) -> None:
+    """Refuse a sink that is none, and one that would spoil what is to be read.
+
+    Args:
+        output: where results go.
+        files: those that will be read.
+
+    Raises:
+        UserError: names the sink, or the file.
+    """
+    for url in output.sinks:
+        decision_sink(url)
+    records = {
+        "--alert": output.alerts,
+        "--dead_letters": [output.dead_letters],
+        "output.summaries": [output.summaries],
+    }
+    added: dict[str, str] = {}
+    for flag, url in ((flag, url) for flag, urls in records.items() for url in urls if url):
+        path = os.path.realpath(parse_url(url, RECORD_SINKS, flag).path)
+        if path in added:
+            raise UserError(f"{flag}: {added[path]} goes to {path} already; a file takes one kind of record, once")
+        added[path] = flag
+    removed = [os.path.realpath(path) for path in OutputDirectory(output.directory).artefacts]
+    for file in files:
+        path = os.path.realpath(file)
+        if path in added:
+            raise UserError(f"{added[path]}: {file} is to be read, so nothing can be added to it; name another file")
+        if any(Path(path).is_relative_to(artefact) for artefact in removed):
+            raise UserError(
+                f"{file} is to be read, but a run into {output.directory} first removes the results of the one before, "
+                "and it is one of them; name another directory with --output"
+            )
+
+
 def _model_uri(settings: Settings, schema: Schema) -> str:
     uri = settings.model.uri or schema.default_model
     if uri is None:
+        features = schema.name if schema.name in shipped_feature_sets() else "FILE"
         raise UserError(
             f"no model is shipped for schema {schema.name}: name one with --model, or train one with "
-            f"python -m pipelines.training --source {settings.input.source} --schema {schema.name} "
-            f"--features {schema.name} --model xgboost --output DIR"
+            f"python -m pipelines.training --source '{settings.input.source}' --schema {settings.input.schema} "
+            f"--features {features} --model xgboost --output DIR"
         )
     return uri
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -16,6 +17,8 @@ from apache_beam.runners.runner import PipelineState
 
 from io_connectors.output_directory import OutputDirectory
 from io_connectors.sinks import decision_sink, record_sink
+from pipelines.error_log import ErrorLog, in_one_line, is_interrupt
+from pipelines.formats import printable
 from pipelines.fraud import FraudOutputs, build
 from pipelines.options import CommandLine, parse_command_line
 from pipelines.plan import Plan, make_plan
@@ -26,13 +29,16 @@ from pipelines.settings import settings_as_toml
 from pipelines.summary import RunFacts, summary_json, summary_text
 from runners.presets import pipeline_options
 from transforms import tally
+from transforms.dead_letters import mask_card_numbers
 from transforms.durations import SECOND, parse_duration
 from transforms.errors import UserError
 from transforms.statistics import RunStatistics, RunStatisticsCoder
 
+_LOGGER = logging.getLogger(__name__)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code: 0 done, 1 failed, 2 something given is wrong."""
+    """The command; returns its exit code: 0 done, 1 failed, 2 something given is wrong, 130 interrupted."""
     try:
         command = parse_command_line(sys.argv[1:] if argv is None else argv)
         if command.print_config:
@@ -40,31 +46,63 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         return _run(command)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(f"error: {error}")
         return 2
+    except KeyboardInterrupt:
+        _complain("interrupted: what was written until then stands, but it is not all")
+        return 130
 
 
 def _run(command: CommandLine) -> int:
     plan = make_plan(command.settings)
     bounded = plan.source.bounded and (plan.labels is None or plan.labels.bounded)
     options = pipeline_options(command.runner, command.beam_args, bounded)
+    pipeline = beam.Pipeline(options=options)
+    outputs = build(pipeline, plan)  # before the output directory is touched: it may refuse something yet
+    with OutputDirectory(plan.settings.output.directory) as output, ErrorLog(output.errors) as log:
+        try:
+            write(outputs, plan, output)
+            facts = _execute(pipeline, plan, output)
+        except UserError:
+            raise
+        except Exception as error:
+            if is_interrupt(error):
+                raise KeyboardInterrupt from error
+            _LOGGER.exception("the run failed")
+            _complain(f"error: the run failed: {in_one_line(error)} (the whole traceback is in {log.path})")
+            return 1
+    _tell(summary_text(facts, colour=sys.stdout.isatty()))
+    return 0
+
+
+def _execute(pipeline: beam.Pipeline, plan: Plan, output: OutputDirectory) -> RunFacts:
+    """Run the pipeline to its end and write what it came to."""
     progress = Progress(plan.settings.progress.mode, parse_duration(plan.settings.progress.every) / SECOND)
     tally.reset()
-    with OutputDirectory(plan.settings.output.directory) as output:
-        pipeline = beam.Pipeline(options=options)
-        write(build(pipeline, plan), plan, output)
-        started = time.monotonic()
-        with progress:
-            result = pipeline.run()
-            state = result.wait_until_finish()
-        if state != PipelineState.DONE:
-            print(f"error: the pipeline ended as {state}; what was written until then stands", file=sys.stderr)
-            return 1
-        facts = _facts(plan, output, result.metrics(), time.monotonic() - started, progress)
-        output.report.write_text(report_html(facts), "utf-8")
-        output.summary.write_bytes(summary_json(facts))
-        print(summary_text(facts, colour=sys.stdout.isatty()))
-    return 0
+    started = time.monotonic()
+    with progress:
+        result = pipeline.run()
+        state = result.wait_until_finish()
+    if state != PipelineState.DONE:
+        raise RuntimeError(f"the pipeline ended as {state}; what was written until then stands")
+    facts = _facts(plan, output, result.metrics(), time.monotonic() - started, progress)
+    output.report.write_text(report_html(facts), "utf-8")
+    output.summary.write_bytes(summary_json(facts))
+    return facts
+
+
+def _complain(text: str) -> None:
+    """One line on standard error, whatever the text holds."""
+    print(mask_card_numbers(printable(" ".join(text.splitlines()))), file=sys.stderr)
+
+
+def _tell(text: str) -> None:
+    """Text on standard output, whatever that can show, and whether or not anybody still reads it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
 
 
 def write(outputs: FraudOutputs, plan: Plan, output: OutputDirectory) -> None:
@@ -110,6 +148,7 @@ def _facts(plan: Plan, output: OutputDirectory, metrics: Any, wall_seconds: floa
         ordering=plan.ordering,
         read=_counters(metrics, "records").get("read", 0),
         dead_letters=_counters(metrics, "dead_letters"),
+        refused_labels=_counters(metrics, "refused_labels"),
         wall_seconds=wall_seconds,
         throughput=progress.samples,
         files=files,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from model_artifacts.manifest import Costs, Thresholds
-from pipelines.formats import moment, money, share, span
+from pipelines.formats import moment, money, printable, share, span
 from pipelines.progress import ThroughputSample
 from transforms import outcomes
 from transforms.histograms import duration_at, quantile_bin
@@ -30,6 +30,7 @@ class RunFacts:
         ordering: how rows were ordered; `event_time` makes decisions wait for the watermark.
         read: records read; those decided on and the dead letters, together.
         dead_letters: how many by reason, duplicates among them.
+        refused_labels: records of the label source that are no labels, by reason.
         wall_seconds: how long the run took.
         throughput: its course, see `Progress.samples`.
         files: what was written, and where.
@@ -45,6 +46,7 @@ class RunFacts:
     ordering: Literal["event_time", "arrival"]
     read: int
     dead_letters: Mapping[str, int] = field(default_factory=dict)
+    refused_labels: Mapping[str, int] = field(default_factory=dict)
     wall_seconds: float
     throughput: Sequence[ThroughputSample] = ()
     files: Mapping[str, str] = field(default_factory=dict)
@@ -99,7 +101,7 @@ def summary_text(facts: RunFacts, colour: bool = False) -> str:
     head = [f"Fraud detection on {facts.source}", f"schema {facts.schema}, model {facts.model_id}"]
     if run.first_event_time is not None and run.last_event_time is not None:
         head.append(f"{moment(run.first_event_time)} to {moment(run.last_event_time)} UTC")
-    lines = [_clean(line) for line in head]
+    lines = [printable(line) for line in head]
     width = max(len(line.label) for _, section in sections for line in section)
     for title, section in sections:
         if section:
@@ -120,15 +122,10 @@ class _Line:
 
     def text(self, width: int) -> str:
         if not self.label:
-            return f"  {_clean(self.note)}"
+            return f"  {printable(self.note)}"
         columns = f"{self.number:>12}{self.part:>10}" if self.number or self.part or self.amount else ""
         columns += f"{self.amount:>18}" if self.amount else ""
-        return f"  {_clean(self.label):<{width}}{columns}  {_clean(self.note)}".rstrip()
-
-
-def _clean(text: str) -> str:
-    """Names come from outside: nothing in them may steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+        return f"  {printable(self.label):<{width}}{columns}  {printable(self.note)}".rstrip()
 
 
 def _decisions(facts: RunFacts) -> list[_Line]:
@@ -206,6 +203,8 @@ def _run(facts: RunFacts) -> list[_Line]:
     ]
     for reason, count in sorted(facts.dead_letters.items(), key=lambda entry: (-entry[1], entry[0])):
         lines.append(_Line(f"  {reason}", f"{count:,}"))
+    refused = sum(facts.refused_labels.values())
+    lines += [_Line("labels refused", f"{refused:,}", note="see the dead letters")] if refused else []
     lines += [
         _Line("late rows", f"{facts.statistics.late:,}"),
         _Line("took", note=f"{span(facts.wall_seconds)}, {facts.rate:,.0f} transactions a second"),
@@ -240,6 +239,7 @@ def summary_json(facts: RunFacts) -> bytes:
         "reviewed": counts[1],
         "declined": counts[2],
         "dead_letters": facts.dead_letters,
+        "refused_labels": facts.refused_labels,
         "late": run.late,
         "labelled": known,
         "frauds_caught": caught if known else None,

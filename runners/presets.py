@@ -32,5 +32,6 @@ def pipeline_options(runner: str, beam_arguments: list[str], bounded: bool) -> P
                 "does: give the source an end, or run with --runner=PrismRunner or --runner=FlinkRunner"
             )
         standard.runner = IN_MEMORY
-    standard.streaming = not bounded
+    if not bounded:
+        standard.streaming = True
     return options

@@ -67,6 +67,19 @@ class ReadLabels(beam.PTransform[PBegin, Labels]):
         read: root of a pipeline to `RawBatch`es.
         schema: their fields; `is_fraud` is the label, `label_time`, where there is one, its arrival.
         delay: the arrival of labels that do not say, in microseconds after their transaction.
+
+    Example:
+        >>> import apache_beam as beam
+        >>> from apache_beam.testing.test_pipeline import TestPipeline
+        >>> from apache_beam.testing.util import assert_that, equal_to
+        >>> from io_connectors.simulation import Simulation
+        >>> from io_connectors.simulator import SimulateTransactions
+        >>> from transforms.schema import load_schema
+        >>> simulated = SimulateTransactions(Simulation(customers=50, terminals=100, days=2))
+        >>> with TestPipeline() as pipeline:
+        ...     labels = pipeline | ReadLabels(simulated, load_schema("handbook"), delay=7_000_000)
+        ...     waits = labels.batches | beam.FlatMap(lambda b: set(b.numpy("label_arrival") - b.numpy("event_time")))
+        ...     _ = assert_that(waits, equal_to([7_000_000]))
     """
 
     def __init__(self, read: beam.PTransform[PBegin, PCollection[RawBatch]], schema: Schema, delay: int) -> None:

@@ -45,6 +45,17 @@ class ShardBy(beam.PTransform[PCollection[TransactionBatch], PCollection[tuple[i
     Args:
         column: a text column, such as `customer_id`.
         shards: how many keys; at least the parallelism, and fixed for the life of a stream's state.
+
+    Example:
+        >>> import apache_beam as beam
+        >>> from apache_beam.testing.test_pipeline import TestPipeline
+        >>> from apache_beam.testing.util import assert_that, equal_to
+        >>> from transforms.batch import from_rows
+        >>> row = {"event_time": 0, "amount_minor": 1}
+        >>> batch = from_rows([{"transaction_id": c, "customer_id": c, **row} for c in "abcab"])
+        >>> with TestPipeline() as pipeline:
+        ...     keyed = pipeline | beam.Create([batch]) | ShardBy("customer_id", shards=1)
+        ...     _ = assert_that(keyed | beam.MapTuple(lambda shard, part: (shard, len(part))), equal_to([(0, 5)]))
     """
 
     def __init__(self, column: str, shards: int) -> None:

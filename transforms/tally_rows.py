@@ -18,10 +18,20 @@ from transforms.raw_batch import RawBatch
 class Count(beam.PTransform[PCollection[Any], PCollection[Any]]):
     """Pass elements on, counting the rows of batches and everything else as one, as `records.<name>`.
 
-    Dead letters are counted by their reason as well, as `dead_letters.<reason>`.
+    Dead letters are counted by their reason as well, as `<name>.<reason>`.
 
     Args:
         name: of the counter, such as `scored`.
+
+    Example:
+        >>> import apache_beam as beam
+        >>> from apache_beam.testing.test_pipeline import TestPipeline
+        >>> tally.reset()
+        >>> with TestPipeline() as pipeline:
+        ...     _ = pipeline | beam.Create(["one", "two"]) | Count("alerts")
+        >>> tally.snapshot()
+        {'alerts': 2}
+        >>> tally.reset()
     """
 
     def __init__(self, name: str) -> None:
@@ -43,7 +53,7 @@ class _Count(beam.DoFn):
         if isinstance(element, TransactionBatch):
             tally.highest("watermark_us", int(element.numpy("event_time").max()))
         if isinstance(element, DeadLetter):
-            Metrics.counter("dead_letters", element.reason).inc()
+            Metrics.counter(self.name, element.reason).inc()
         self.counter.inc(count)
         tally.add(self.name, count)
         yield element
