@@ -20,7 +20,7 @@ def pandas_features(frame: pd.DataFrame) -> pd.DataFrame:
     """The Handbook's features by rolling windows: what its chapter 3 computes, in a few plain lines."""
     time, out = frame.event_time, pd.DataFrame({"id": frame.transaction_id})
     out["amount"] = frame.amount
-    out["weekend"] = (time.dt.weekday >= 5).astype(float)
+    out["weekend"] = (time.dt.day_of_week >= 5).astype(float)
     out["night"] = (time.dt.hour <= 6).astype(float)
     rolling = frame.set_index("event_time").groupby("customer_id", sort=False).amount
     for days in (1, 7, 30):
