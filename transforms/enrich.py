@@ -79,17 +79,19 @@ class EntityEngine:
     def take(self, transactions: TransactionBatch | None, labels: TransactionBatch | None) -> Taken:
         """Add the entity's features to the transactions, learning the labels that arrive among them."""
         history = self.history
+        unknown_before = history.unknown_labels
         known = self._labels(labels) if labels is not None else None
         log = [log_of_labels(known, len(history.columns))] if known is not None else []
         if transactions is None:
             history.observe(self._no_rows(), known)
-            return Taken(log=log)
+            return Taken(log=log, unknown_labels=history.unknown_labels - unknown_before)
         rows = self._rows(transactions)
         features, late = history.observe(rows, known)
         columns = {f.name: pa.array(features[:, at]) for at, f in enumerate(history.features)}
         if late.any():
             columns["late"] = pa.array(late | transactions.numpy("late"))
-        return Taken(transactions.with_columns(columns), log=[log_of(rows), *log])
+        unknown = history.unknown_labels - unknown_before
+        return Taken(transactions.with_columns(columns), log=[log_of(rows), *log], unknown_labels=unknown)
 
     def snapshot(self, now: int) -> Array:
         """See `EntityHistory.snapshot`."""

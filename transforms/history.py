@@ -48,6 +48,9 @@ class EntityHistory:
         minor_digits: decimals of the currency.
         lateness: how much later than its entity's newest row a row may come and still find the past
             it needs, in microseconds.
+
+    Attributes:
+        unknown_labels: labels so far whose transaction has expired or never came; they changed nothing.
     """
 
     def __init__(self, features: Sequence[Feature], minor_digits: int = 2, lateness: int = 0) -> None:
@@ -56,6 +59,7 @@ class EntityHistory:
         self._plan = _make_plan(self.features, self.columns, minor_digits, lateness)
         self._queues = _make_queues(self.features, self.columns)
         self._state = self._empty(slots=64, entries=256)
+        self.unknown_labels = 0
 
     @property
     def bytes_held(self) -> int:
@@ -101,7 +105,9 @@ class EntityHistory:
         return out, late
 
     def _learn(self, labels: Labels | None, begin: int, until: int) -> int:
-        return int(history_late.learn(self._state, self._plan, labels, begin, until))
+        end, unknown = history_late.learn(self._state, self._plan, labels, begin, until)
+        self.unknown_labels += int(unknown)
+        return int(end)
 
     def snapshot(self, now: int) -> Array:
         """Every entry that can still matter at the event time `now`, as `log_of` writes it."""

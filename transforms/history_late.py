@@ -188,15 +188,17 @@ def _scan(slots: Any, entries: Any, plan: Any, slot: Any, index: Any, f: Any) ->
 
 @numba.njit(cache=True, nogil=True)
 def learn(s: Any, plan: Any, labels: Any, begin: Any, until: Any) -> Any:
-    """Set the labels from `begin` on that arrive no later than `until`; returns the first that does not.
+    """Set the labels from `begin` on that arrive no later than `until`.
 
-    A label whose transaction the history does not know (any more) changes nothing.
+    Returns the first that does not, and how many found no transaction: it has expired, or never came.
     """
+    unknown = 0
     slots, entries = s.slots, s.entries
     width = SUMS + plan.sizes[0]
     for label in range(begin, labels.arrival.shape[0]):
         if labels.arrival[label] > until:
-            return label
+            return label, unknown
+        unknown += 1
         slot = find_slot(s.table, slots, np.int64(labels.entity[label]))
         if slot < 0:
             continue
@@ -210,6 +212,7 @@ def learn(s: Any, plan: Any, labels: Any, begin: Any, until: Any) -> Any:
                     if slots[slot, at_range + LOW] <= index < slots[slot, at_range + HIGH]:
                         slots[slot, at_range + FRAUDS] += labels.fraud[label] - entries[at, FRAUD]
                 entries[at, FRAUD] = labels.fraud[label]
+                unknown -= 1
                 break
             index -= 1
-    return labels.arrival.shape[0]
+    return labels.arrival.shape[0], unknown

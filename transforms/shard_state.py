@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 from apache_beam.coders import BytesCoder
+from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
@@ -50,11 +51,13 @@ class Taken:
         rows: the batch to pass on, or None when nothing of it is.
         dead_letters: rows it refused.
         log: matrices int64[k, n] that bring another engine to the same state by `restore`.
+        unknown_labels: labels whose transaction the engine does not hold; counted as `labels.unknown`.
     """
 
     rows: TransactionBatch | None = None
     dead_letters: list[DeadLetter] = field(default_factory=list)
     log: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    unknown_labels: int = 0
 
 
 class Engine(Protocol):
@@ -180,6 +183,8 @@ class TakeInOrder:
         labels = in_event_order(labels) if labels is not None else None
         engine = self._engine(shard, log, now)
         taken = engine.take(transactions, labels)
+        if taken.unknown_labels:
+            Metrics.counter("labels", "unknown").inc(taken.unknown_labels)
         for matrix in taken.log:
             now.log_rows += matrix.shape[1]
             _append(log, matrix, now)

@@ -130,6 +130,23 @@ def test_labels_that_arrive_later_equal_labels_known_at_once(rows: list[dict[str
     labels = Labels(told.time + wait * SECOND, told.entity, told.time, told.ids, told.fraud)
     out, _ = history.observe(told._replace(fraud=np.zeros_like(told.fraud)), labels)
     np.testing.assert_array_equal(out, once)
+    assert history.unknown_labels == 0
+
+
+def test_a_label_of_a_transaction_that_is_not_held_is_counted() -> None:
+    """Labels of a stranger and of a transaction that has expired change no feature and are counted."""
+    blank = {"customer": "a", "amount_minor": 1, "location": "x", "is_fraud": 0}
+    rows = numbered([{**blank, "second": second} for second in (0, 99)])
+        [{"customer": "a", "second": s, "amount_minor": 1, "location": "x", "is_fraud": 0} for s in (0, 99)]
+    )
+    history = EntityHistory(FEATURES)
+    told = as_rows(rows, history)
+    history.observe(told)
+    stranger = stable_hash(pa.array(["stranger"]))
+    entity = np.concatenate([stranger, told.entity[:1]])
+    time, ids = np.array([0, 0]), np.array([77, told.ids[0]], dtype=np.uint64)
+    history.observe(as_rows([], history), Labels(time + 100 * SECOND, entity, time, ids, np.ones(2, dtype=np.int8)))
+    assert history.unknown_labels == 2
 
 
 def test_a_history_that_grows_after_much_has_expired_matches_the_oracle() -> None:
