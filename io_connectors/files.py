@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator
 from glob import glob
@@ -234,7 +235,10 @@ def _kind(path: str, chosen: str | None) -> FilePiece:
 
 def _check(piece: FilePiece, schema: Schema) -> list[FilePiece]:
     """The pieces of one file, once its beginning has been found readable."""
-    if os.path.getsize(piece.path) == 0:
+    status = os.stat(piece.path)
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{piece.path}: is a pipe or a device; expected a file, which workers can read in parts")
+    if status.st_size == 0:
         return []
     if piece.format == "parquet":
         return _row_groups(piece, schema)

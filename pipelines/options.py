@@ -41,6 +41,7 @@ Results in the output directory, unless --sink and the like send them elsewhere:
   dead_letters.jsonl    what could not be processed, and why
   windows.jsonl         counts, amounts and scores of each window of time
   report.html           the run in figures and plots; summary.json: the figures
+  error.log             what went wrong in full, if anything did
 
 Examples:
   python -m pipelines.fraud
@@ -52,7 +53,7 @@ Examples:
   python -m pipelines.fraud --print_config > fraud.toml
       such a file to begin with
 
-Exit codes: 0 the run came to its end; 1 it failed; 2 something you gave is wrong, and a line says what.
+Exit codes: 0 the run came to its end; 1 it failed; 2 something you gave is wrong; 130 Ctrl-C. A line says what.
 """
 
 

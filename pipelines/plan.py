@@ -105,6 +105,12 @@ def check_columns(feature_set: FeatureSet, schema: Schema, who: str) -> None:
             f"{', '.join(schema.columns)}. Train a model on this schema: python -m pipelines.training --schema "
             f"{schema.name} --features FILE"
         )
+    hidden = [f.name for f in feature_set.features if f.name in schema.own_columns and f.column != f.name]
+    if hidden:
+        raise UserError(
+            f"{who} has a feature called {hidden[0]}, and schema {schema.name} a column: one would replace the other. "
+            "Give the column another name"
+        )
     optional = [name for name in feature_set.entities if not schema.columns[name].required]
     if optional:
         raise UserError(f"{who} keeps a history for each {', '.join(optional)}: schema {schema.name} must require it")

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command = parse_command_line(sys.argv[1:] if argv is None else argv)
         if command.print_config:
-            print(settings_as_toml(command.settings, command.origins), end="")
+            _tell(settings_as_toml(command.settings, command.origins).rstrip("\n"))
             return 0
         return _run(command)
     except UserError as error:

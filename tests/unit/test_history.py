@@ -137,8 +137,6 @@ def test_a_label_of_a_transaction_that_is_not_held_is_counted() -> None:
     """Labels of a stranger and of a transaction that has expired change no feature and are counted."""
     blank = {"customer": "a", "amount_minor": 1, "location": "x", "is_fraud": 0}
     rows = numbered([{**blank, "second": second} for second in (0, 99)])
-        [{"customer": "a", "second": s, "amount_minor": 1, "location": "x", "is_fraud": 0} for s in (0, 99)]
-    )
     history = EntityHistory(FEATURES)
     told = as_rows(rows, history)
     history.observe(told)
