@@ -82,19 +82,28 @@ def safe_payload(payload: bytes | str) -> str:
 def _mask_run(match: re.Match[str]) -> str:
     """A run of digits in groups, the card numbers among them masked."""
     run = match.group()
-    groups = [group.span() for group in _GROUP.finditer(run)]
-    parts, at, done = [], 0, 0
-    while at < len(groups):
-        start = groups[at][0]
-        for last in reversed(range(at, min(at + _MOST_GROUPS, len(groups)))):
-            end = groups[last][1]
-            digits = [int(c) for c in run[start:end] if c.isdigit()]
-            if 13 <= len(digits) <= 19 and _passes_luhn(digits):
-                parts += [run[done:start], "*" * (len(digits) - 4), *map(str, digits[-4:])]
-                at, done = last, end
-                break
-        at += 1
+    parts, done = [], 0
+    for start, end in _card_spans(run):
+        digits = [c for c in run[start:end] if c.isdigit()]
+        parts += [run[done:start], "*" * (len(digits) - 4), *digits[-4:]]
+        done = end
     return "".join([*parts, run[done:]])
+
+
+def _card_spans(run: str) -> list[tuple[int, int]]:
+    """Where a run holds card numbers. Those that overlap are one: whichever is real, it must not show."""
+    groups = [group.span() for group in _GROUP.finditer(run)]
+    spans: list[tuple[int, int]] = []
+    for first, (start, _) in enumerate(groups):
+        for _, end in groups[first : first + _MOST_GROUPS]:
+            digits = [int(c) for c in run[start:end] if c.isdigit()]
+            if not (13 <= len(digits) <= 19 and _passes_luhn(digits)):
+                continue
+            if spans and start < spans[-1][1]:
+                spans[-1] = (spans[-1][0], max(spans[-1][1], end))
+            else:
+                spans.append((start, end))
+    return spans
 
 
 def _passes_luhn(digits: Iterable[int]) -> bool:

@@ -18,6 +18,7 @@ from transforms.features import Feature, describe
 
 MOST_REASONS = 3
 LEAST_PUSH = 0.05  # log-odds; below it a feature is no reason
+ROWS_AT_ONCE = 4096  # each row is scored once a feature: all rows of a large batch together would fill the memory
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -47,7 +48,8 @@ def reasons(matrix: Matrix, model: Model) -> list[list[str]]:
     if not len(matrix):
         return []
     features, baseline = model.manifest.feature_set.features, model.manifest.baseline
-    pushed = pushes(matrix, model)
+    parts = [pushes(matrix[at : at + ROWS_AT_ONCE], model) for at in range(0, len(matrix), ROWS_AT_ONCE)]
+    pushed = np.concatenate(parts)
     strongest = np.argsort(-pushed, axis=1, kind="stable")[:, :MOST_REASONS]
     return [
         [_in_words(features[f], row[f], baseline[f]) for f in order if push[f] >= LEAST_PUSH]

@@ -53,6 +53,11 @@ def test_what_stands_beside_it_does_not_matter(card: str, before: str, after: st
     assert mask_card_numbers(before + card + after) == before + expected + after
 
 
+def test_a_number_that_only_looks_like_a_card_does_not_bare_the_next_one() -> None:
+    """Two candidates that share digits are masked as one: the first one's last four may be the second one's first."""
+    assert mask_card_numbers("1333 2298 2298 0000 0000 0000 0") == "*********************0000"
+
+
 def test_other_numbers_stay() -> None:
     """Ids, amounts, times and fractions that are no card numbers are left as they are."""
     text = '{"id": 1234567890123, "amount": 57.1600000000000000, "at": "2026-01-02T03:04:05", "p": 0.4111111111111111}'
