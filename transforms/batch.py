@@ -34,7 +34,6 @@ CANONICAL_FIELDS: tuple[pa.Field, ...] = (
     pa.field("position", pa.int64(), nullable=False),
     pa.field("ingest_time", EVENT_TIME, nullable=False),
 )
-CANONICAL_COLUMNS: tuple[str, ...] = tuple(field.name for field in CANONICAL_FIELDS)
 PROVENANCE_COLUMNS: tuple[str, ...] = ("source", "position", "ingest_time")
 
 

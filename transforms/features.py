@@ -32,7 +32,6 @@ SEMANTICS_VERSION = 1
 
 RowKind = Literal["amount", "weekend", "night", "number", "category"]
 WindowKind = Literal["count", "sum", "mean", "min", "max", "distinct", "time_since_last", "risk"]
-ROW_KINDS: tuple[RowKind, ...] = ("amount", "weekend", "night", "number", "category")
 WINDOW_KINDS: tuple[WindowKind, ...] = ("count", "sum", "mean", "min", "max", "distinct", "time_since_last", "risk")
 _WITH_COLUMN = ("sum", "mean", "min", "max", "distinct", "number", "category")
 

@@ -76,4 +76,4 @@ class _Split(beam.DoFn):
 
     def process(self, element: TransactionBatch) -> Iterator[Any]:
         for shard, part in split_by_shard(element, self.column, self.shards):
-            yield TimestampedValue((shard, part), max(earliest(part), earliest(element)))
+            yield TimestampedValue((shard, part), earliest(part))
