@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
+from io_connectors.delivery import BatchSink, Message, MessageSink, SendMessages, WriteBatches
 from io_connectors.json_lines import WriteJsonLines
 from io_connectors.parquet_files import WriteParquet
-from io_connectors.urls import Scheme, parse_url
+from io_connectors.urls import ConnectorUrl, Scheme, parse_url
+from transforms.alerts import Alert
 from transforms.batch import TransactionBatch
-
-DECISION_SINKS = {"file": Scheme("a directory", ("rows_per_file",))}
-RECORD_SINKS = {"file": Scheme("a file")}
+from transforms.dead_letters import DeadLetter, Stage
+from transforms.hashing import text_digest
 
 
 class Record(Protocol):
@@ -23,24 +25,69 @@ class Record(Protocol):
         """One line of JSON."""
 
 
+class _BatchKind(NamedTuple):
+    """A sink of whole batches: what its URL takes, and the sink that a URL names."""
+
+    scheme: Scheme
+    open: Callable[[ConnectorUrl], BatchSink]
+
+
+class _MessageKind(NamedTuple):
+    """A sink of messages: likewise."""
+
+    scheme: Scheme
+    open: Callable[[ConnectorUrl], MessageSink]
+
+
+#: Sinks of decisions beside `file:`, and of single records. Each connector has one line. What opens it imports its
+#: client then and not before: a run that does without it starts sooner.
+_BATCHES: dict[str, _BatchKind] = {}
+_MESSAGES: dict[str, _MessageKind] = {}
+
+DECISION_SINKS = {
+    "file": Scheme("a directory", ("rows_per_file",)),
+    **{name: kind.scheme for name, kind in _BATCHES.items()},
+}
+RECORD_SINKS = {"file": Scheme("a file"), **{name: kind.scheme for name, kind in _MESSAGES.items()}}
+
+
 def decision_sink(text: str, setting: str = "--sink") -> beam.PTransform[PCollection[TransactionBatch], Any]:
-    """Where decisions go: `file:DIRECTORY` for Parquet files.
+    """Where decisions go: a directory of Parquet files, or a database, a bucket or a topic.
+
+    Local files give their names, all else `Delivered`.
 
     Raises:
         UserError: an unknown scheme or parameter, or a directory that cannot be written.
     """
     url = parse_url(text, DECISION_SINKS, setting)
+    if url.scheme in _BATCHES:
+        return WriteBatches(_BATCHES[url.scheme].open(url), url.scheme)
     return WriteParquet(url.path, rows_per_file=url.integer("rows_per_file", default=1 << 20, least=1))
 
 
 def record_sink(text: str, setting: str) -> beam.PTransform[PCollection[Any], Any]:
-    """Where single records go: `file:PATH` for JSON lines, each the record's `to_json`.
+    """Where single records go: a file of JSON lines, or a queue, a topic or a function; each the record's `to_json`.
+
+    Local files give nothing, all else `Delivered`.
 
     Raises:
         UserError: an unknown scheme or parameter, or a file that cannot be written.
     """
     url = parse_url(text, RECORD_SINKS, setting)
+    if url.scheme in _MESSAGES:
+        stage: Stage = "alert" if setting == "--alert" else "write"
+        return SendMessages(_MESSAGES[url.scheme].open(url), url.scheme, messages_of, stage)
     return WriteJsonLines(url.path, _to_json)
+
+
+def messages_of(record: Record) -> Sequence[Message]:
+    """The message of one alert, dead letter or summary. Its id is the alert's own, or depends on the content."""
+    body = record.to_json()
+    if isinstance(record, Alert):
+        return [Message(record.alert_id, body, record.transaction_id, (("decision", record.decision),))]
+    if isinstance(record, DeadLetter):
+        return [Message(text_digest(body), body, record.transaction_id, (("reason", record.reason),))]
+    return [Message(text_digest(body), body)]
 
 
 def _to_json(record: Record) -> bytes:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import apache_beam as beam
 from apache_beam.pvalue import PBegin, PCollection
 
-from io_connectors.files import ReadFiles
+from io_connectors.files import FILE_URL, ReadFiles
 from io_connectors.simulation import simulation_from_url
 from io_connectors.simulator import SimulateTransactions
 from io_connectors.urls import Scheme, parse_url
 from transforms.raw_batch import RawBatch
 from transforms.schema import Schema
-
-SOURCES = {
-    "simulator": Scheme(parameters=("customers", "terminals", "days", "seed", "rate")),
-    "file": Scheme("a file or a pattern such as data/*.parquet", ("format",)),
-}
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,30 @@ class Source:
     files: tuple[str, ...] = ()
 
 
+class _Kind(NamedTuple):
+    """One kind of source: what its URL takes, and what opens it (URL, schema, most records of a batch)."""
+
+    scheme: Scheme
+    open: Callable[[str, Schema, int], Source]
+
+
+def _open_simulator(text: str, schema: Schema, batch_rows: int) -> Source:
+    simulation, rate = simulation_from_url(text)
+    return Source(SimulateTransactions(simulation, schema.name, rate, batch_rows), bounded=True)
+
+
+def _open_files(text: str, schema: Schema, batch_rows: int) -> Source:
+    read = ReadFiles(text, schema, batch_rows)
+    return Source(read, bounded=True, files=tuple(dict.fromkeys(piece.path for piece in read.pieces)))
+
+
+_KINDS = {
+    "simulator": _Kind(Scheme(parameters=("customers", "terminals", "days", "seed", "rate")), _open_simulator),
+    "file": _Kind(FILE_URL, _open_files),
+}
+SOURCES = {name: kind.scheme for name, kind in _KINDS.items()}
+
+
 def open_source(text: str, schema: Schema, batch_rows: int, setting: str = "--source") -> Source:
     """The source a URL names.
 
@@ -48,8 +69,4 @@ def open_source(text: str, schema: Schema, batch_rows: int, setting: str = "--so
         UserError: an unknown scheme or parameter, no such file, a file that is not what it should be.
     """
     url = parse_url(text, SOURCES, setting)
-    if url.scheme == "simulator":
-        simulation, rate = simulation_from_url(text)
-        return Source(SimulateTransactions(simulation, schema.name, rate, batch_rows), bounded=True)
-    read = ReadFiles(text, schema, batch_rows)
-    return Source(read, bounded=True, files=tuple(dict.fromkeys(piece.path for piece in read.pieces)))
+    return _KINDS[url.scheme].open(text, schema, batch_rows)
