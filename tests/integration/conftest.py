@@ -1,0 +1,78 @@
+"""Real servers for the tests: each is started when a test asks for it and serves all tests of the session.
+
+A test that kills or stops a server starts it again. A server that cannot be had here skips the tests that need it,
+with the reason; where `CI` is set it fails them: there nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from runners.local import Kafka, Postgres, Server, free_port
+from runners.prism import get_prism
+from transforms.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+#: Ends the servers once its input ends: when the session closes it, or when the session is killed.
+GUARD = """
+import sys
+from pathlib import Path
+sys.stdin.read()
+from runners.local import stop_all
+stop_all(Path(sys.argv[1]))
+"""
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Server)
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Path]:
+    """A directory for servers; whatever runs in it is ended and removed when the session is over, however it ends."""
+    directory = Path(tempfile.mkdtemp(prefix="fraud-servers-"))
+    directory.chmod(0o755)  # a server that drops root's rights must reach its data
+    guard = subprocess.Popen([sys.executable, "-c", GUARD, directory], cwd=ROOT, stdin=subprocess.PIPE)
+    yield directory
+    guard.communicate()
+    shutil.rmtree(directory)
+
+
+def at_hand(get: Callable[[], T]) -> T:
+    """What `get` returns; when this machine cannot have it, the test is skipped, or fails where CI runs it."""
+    try:
+        return get()
+    except UserError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+
+
+def running(server: S) -> S:
+    return at_hand(server.start)
+
+
+@pytest.fixture(scope="session")
+def kafka(servers: Path) -> Kafka:
+    """A broker without authentication: `.bootstrap`, `.url`, `.create_topic(name, partitions)`."""
+    return running(Kafka(servers / "kafka", free_port()))
+
+
+@pytest.fixture(scope="session")
+def postgres(servers: Path) -> Postgres:
+    """A database server: `.url`, `.environment` (PGPASSFILE), `.password`, `.connect()`."""
+    return running(Postgres(servers / "postgres", free_port()))
+
+
+@pytest.fixture(scope="session")
+def prism() -> Path:
+    """The Prism program, for `--prism_location`."""
+    return at_hand(get_prism)
