@@ -6,10 +6,11 @@ A bare path is a file. Secrets have no place in a URL: it ends up in shell histo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
+from transforms.durations import format_duration, parse_duration
 from transforms.errors import UserError, did_you_mean
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+-]+):")
@@ -68,6 +69,42 @@ class ConnectorUrl:
             UserError: it is not one.
         """
         return float(self._number(name, default, least, r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", "a number"))
+
+    def choice(self, name: str, known: Sequence[str], default: str) -> str:
+        """The parameter, which is one of a few words.
+
+        Raises:
+            UserError: it is another.
+
+        Example:
+            >>> ConnectorUrl("dynamodb", "decisions").choice("existing", ("keep", "replace"), default="keep")
+            'keep'
+        """
+        text = self.parameters.get(name, default)
+        if text not in known:
+            raise UserError(f"{self}: {name} must be {' or '.join(known)}; found {text!r}{did_you_mean(text, known)}")
+        return text
+
+    def duration(self, name: str, default: int | None = None, least: int = 1) -> int | None:
+        """The parameter, such as `30s` or `7d`, in microseconds; at least `least`.
+
+        Raises:
+            UserError: it is no duration, or too short.
+
+        Example:
+            >>> ConnectorUrl("dynamodb", "decisions", {"ttl": "30d"}).duration("ttl")
+            2592000000000
+        """
+        text = self.parameters.get(name)
+        if text is None:
+            return default
+        try:
+            micros = parse_duration(text)
+        except UserError as error:
+            raise UserError(f"{self}: {name}: {error}") from error
+        if micros < least:
+            raise UserError(f"{self}: {name} must be at least {format_duration(least)}; found {text!r}")
+        return micros
 
     def _number(self, name: str, default: float, least: float, form: str, kind: str) -> float | str:
         text = self.parameters.get(name)

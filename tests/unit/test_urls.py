@@ -116,3 +116,17 @@ def test_a_url_written_out_and_read_again_is_the_same(value: str) -> None:
     """No text in a parameter is lost or cut when a URL is printed and parsed."""
     url = ConnectorUrl("kafka", "tx", {"brokers": value})
     assert parse_url(str(url), SCHEMES) == url
+
+
+def test_a_word_that_is_none_of_the_choices_is_refused() -> None:
+    """`choice` names what may be said, and what was probably meant."""
+    url = ConnectorUrl("dynamodb", "decisions", {"existing": "kepp"})
+    with pytest.raises(UserError, match=r"existing must be keep or replace; found 'kepp'; did you mean keep\?"):
+        url.choice("existing", ("keep", "replace"), default="keep")
+
+
+@pytest.mark.parametrize(("text", "why"), [("30", "is not a duration"), ("0", "must be at least 1us"), ("-1d", "dur")])
+def test_a_parameter_that_is_no_duration_is_refused(text: str, why: str) -> None:
+    """`duration` takes a number with a unit, and no less than it is told."""
+    with pytest.raises(UserError, match=f"ttl.*{why}"):
+        ConnectorUrl("dynamodb", "decisions", {"ttl": text}).duration("ttl")
