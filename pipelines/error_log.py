@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from transforms.dead_letters import mask_card_numbers
+from transforms.card_numbers import mask_card_numbers
 
 
 class ErrorLog(logging.Handler):

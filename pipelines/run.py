@@ -29,7 +29,7 @@ from pipelines.settings import settings_as_toml
 from pipelines.summary import RunFacts, summary_json, summary_text
 from runners.presets import pipeline_options
 from transforms import tally
-from transforms.dead_letters import mask_card_numbers
+from transforms.card_numbers import mask_card_numbers
 from transforms.durations import SECOND, parse_duration
 from transforms.errors import UserError
 from transforms.statistics import RunStatistics, RunStatisticsCoder

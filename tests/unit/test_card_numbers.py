@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.batch import from_rows
-from transforms.dead_letters import PAYLOAD_LIMIT, dead_letters_of_rows, mask_card_numbers, safe_payload
+from transforms.card_numbers import mask_card_numbers
+from transforms.dead_letters import PAYLOAD_LIMIT, dead_letters_of_rows, safe_payload
 
 
 def with_check_digit(digits: str) -> str:
