@@ -57,6 +57,18 @@ class Refused(NamedTuple):
     error: str
 
 
+class UndeliveredError(Exception):
+    """A sink of messages gave up on some of them for now; the others are delivered.
+
+    Attributes:
+        refused: all that is not delivered, each with its cause.
+    """
+
+    def __init__(self, refused: Sequence[Refused]) -> None:
+        super().__init__(f"{len(refused)} messages could not be delivered; the first: {refused[0].error}")
+        self.refused = refused
+
+
 class BatchWriter(Protocol):
     """An open connection to a sink that takes whole batches."""
 
@@ -83,7 +95,12 @@ class MessageWriter(Protocol):
     """An open connection to a sink that takes messages; see `BatchWriter`."""
 
     def write(self, messages: Sequence[Message]) -> Sequence[Refused]:
-        """Deliver every message; those that never can be are returned."""
+        """Deliver every message; those that never can be are returned.
+
+        Raises:
+            UndeliveredError: the sink is out of reach and trying again has not helped.
+            Exception: the sink is not there, or does not let us in.
+        """
 
     def close(self) -> None:
         """Let go of the connection; called once."""
@@ -150,7 +167,8 @@ class SendMessages(beam.PTransform[PCollection[Any], Delivered]):
         sink: where to.
         name: as for `WriteBatches`.
         to_messages: the messages of one element (an alert's one, a batch's many); a pure function.
-        stage: what the dead letters of refused messages say.
+        stage: what the dead letters of refused messages say. Of stage `alert` they are also what the sink gave up
+            on for now, where messages of other stages fail their bundle, which is then run again.
         most_messages: a call is made once so many messages are waiting.
     """
 
@@ -301,6 +319,17 @@ class _SendMessages(_Deliver):
             self.sources.append(Written(element.source, ((element.position, element.position + 1),)))
         if self.count >= self.most:
             yield from self.flush()
+
+    def call(self, items: list[Message]) -> Sequence[Refused]:
+        """As of every sink, but alerts that cannot be delivered now are let go of: decisions must not wait for them."""
+        try:
+            return super().call(items)
+        except UndeliveredError as error:
+            if self.stage != "alert":
+                raise
+            self.written.inc(len(items) - len(error.refused))
+            self.failed.inc(len(error.refused))
+            return error.refused
 
     def deliver(self, items: list[Message]) -> Iterator[Any]:
         sources, self.sources = self.sources, []
