@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from runners.local.cache import installed
-from runners.local.maven import fetch_jars, java
+from runners.local.jvm import fetch_jars, java
 from runners.local.processes import Command
 from runners.local.server import HOST, Server, free_port
 from runners.local.tools import run_program
@@ -92,9 +92,8 @@ class Kafka(Server):
         logging.write_text(_LOGGING, "utf-8")
         if not (self.directory / "data" / "meta.properties").exists():
             self._format(installation, properties)
-        argv = java(installation, "kafka.Kafka", str(properties), heap="512m")
-        # In front of the class path's wildcard, where the JVM wants its own flags.
-        return Command((argv[0], f"-Dlog4j2.configurationFile={logging}", *argv[1:]), self.directory)
+        flags = [f"-Dlog4j2.configurationFile={logging}"]
+        return Command(java(installation, "kafka.Kafka", str(properties), heap="512m", flags=flags), self.directory)
 
     def answers(self) -> bool:
         try:

@@ -6,3 +6,9 @@ KAFKA = "4.1.1"  # Maven org.apache.kafka:kafka_2.13
 KAFKA_LOGGING = "2.24.3"  # Maven org.apache.logging.log4j:log4j-slf4j-impl, of the log4j that this Kafka has
 DYNAMODB = "2.6.1"  # Maven com.amazonaws:DynamoDBLocal
 MAVEN_DEPENDENCY_PLUGIN = "2.8"  # what copies jars out of Maven's repository
+KINESALITE = "3.3.3"  # npm kinesalite
+KINESIS_LOCAL = "0.6.2"  # npm kinesis-local
+VERSITYGW = "1.8.0"  # Go github.com/versity/versitygw/cmd/versitygw
+MINISTACK = "1.5.33"  # PyPI ministack
+#: What ministack's services use when it is there.
+MINISTACK_EXTRAS = ("cryptography==50.0.2", "duckdb==2.0.1", "psycopg2-binary==2.9.13")

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import pytest
 
-from runners.local import Kafka, Postgres, Server, free_port
+from runners.local import S3, Aws, DynamoDb, Kafka, Kinesis, KinesisLocal, Postgres, Server, free_port
 from runners.prism import get_prism
 from transforms.errors import UserError
 
@@ -70,6 +70,39 @@ def kafka(servers: Path) -> Kafka:
 def postgres(servers: Path) -> Postgres:
     """A database server: `.url`, `.environment` (PGPASSFILE), `.password`, `.connect()`."""
     return running(Postgres(servers / "postgres", free_port()))
+
+
+@pytest.fixture(scope="session")
+def dynamodb(servers: Path) -> DynamoDb:
+    """DynamoDB Local: `.endpoint`, `.environment`, `.client()`. Its data outlives a kill."""
+    return running(DynamoDb(servers / "dynamodb", free_port()))
+
+
+@pytest.fixture(scope="session")
+def kinesis(servers: Path) -> Kinesis:
+    """kinesalite: `.endpoint`, `.environment`, `.client()`, `.create_stream(name, shards)`."""
+    return running(Kinesis(servers / "kinesis", free_port()))
+
+
+@pytest.fixture(scope="session")
+def kinesis_local(servers: Path) -> KinesisLocal:
+    """kinesis-local, for ChildShards and iterators that expire; otherwise like `kinesis`."""
+    return running(KinesisLocal(servers / "kinesis-local", free_port()))
+
+
+@pytest.fixture(scope="session")
+def s3(servers: Path) -> S3:
+    """A strict S3: `.endpoint`, `.environment`, `.client()`, `.create_bucket(name)`."""
+    return running(S3(servers / "s3", free_port()))
+
+
+@pytest.fixture(scope="session")
+def aws(servers: Path) -> Aws:
+    """Lambda, SNS, SQS and more: `.client(service)`, `.topic_arn`, `.queue_url`, `.dead_letters_url`.
+
+    `.deploy_function(name, zip, handler)` deploys a function. What it holds outlives a stop, but no kill.
+    """
+    return running(Aws(servers / "aws", free_port()))
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
+import zipfile
+from pathlib import Path
+
 import psycopg
 import pytest
+from botocore.exceptions import ClientError
 
-from runners.local import Kafka, Postgres
+from runners.local import S3, Aws, DynamoDb, Kafka, Kinesis, KinesisLocal, Postgres
 
 
 def test_kafka_keeps_its_topics_and_its_port_when_it_is_killed(kafka: Kafka) -> None:
@@ -44,3 +49,66 @@ def test_postgres_asks_for_the_password_of_its_passfile(postgres: Postgres, monk
     with psycopg.connect(postgres.url) as connection:
         assert connection.execute("SELECT current_user, current_database()").fetchall() == [("fraud", "fraud")]
     assert postgres.passfile.stat().st_mode & 0o777 == 0o600
+
+
+def test_dynamodb_keeps_its_items_when_it_is_killed(dynamodb: DynamoDb) -> None:
+    """An item that was put is there after a kill, and its condition still holds."""
+    client = dynamodb.client()
+    client.create_table(
+        TableName="kept",
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    item = {"pk": {"S": "one"}}
+    client.put_item(TableName="kept", Item=item)
+    dynamodb.kill()
+    dynamodb.start()
+    assert client.scan(TableName="kept")["Items"] == [item]
+    with pytest.raises(ClientError, match="ConditionalCheckFailed"):
+        client.put_item(TableName="kept", Item=item, ConditionExpression="attribute_not_exists(pk)")
+    client.delete_table(TableName="kept")
+
+
+@pytest.mark.parametrize("name", ["kinesis", "kinesis_local"])
+def test_kinesis_keeps_its_records_when_it_is_killed(name: str, request: pytest.FixtureRequest) -> None:
+    """A record that was put is read after a kill, from the stream of transactions and its two shards."""
+    kinesis: Kinesis | KinesisLocal = request.getfixturevalue(name)
+    client, stream = kinesis.client(), "transaction-events"
+    put = client.put_record(StreamName=stream, Data=b"kept", PartitionKey="a")
+    time.sleep(1.5)  # kinesis-local saves every second
+    kinesis.kill()
+    kinesis.start()
+    assert len(client.list_shards(StreamName=stream)["Shards"]) == 2
+    where = {"StreamName": stream, "ShardId": put["ShardId"], "StartingSequenceNumber": put["SequenceNumber"]}
+    iterator = client.get_shard_iterator(**where, ShardIteratorType="AT_SEQUENCE_NUMBER")["ShardIterator"]
+    assert [record["Data"] for record in client.get_records(ShardIterator=iterator)["Records"]] == [b"kept"]
+
+
+def test_s3_keeps_its_objects_when_it_is_killed(s3: S3) -> None:
+    """An object is there after a kill, and is not written over on the condition that there is none."""
+    client = s3.client()
+    client.put_object(Bucket="fraud", Key="kept/one", Body=b"content", Metadata={"of": "it"})
+    s3.kill()
+    s3.start()
+    found = client.get_object(Bucket="fraud", Key="kept/one")
+    assert (found["Body"].read(), found["Metadata"]) == (b"content", {"of": "it"})
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        client.put_object(Bucket="fraud", Key="kept/one", Body=b"other", IfNoneMatch="*")
+
+
+def test_aws_runs_a_function_and_keeps_its_messages_when_it_is_stopped(aws: Aws, tmp_path: Path) -> None:
+    """A function's code really runs, before and after a stop, and a queue's messages are there again."""
+    package = tmp_path / "function.zip"
+    with zipfile.ZipFile(package, "w") as archive:
+        archive.writestr("doubling.py", "def handler(event, context):\n    return event * 2\n")
+    aws.deploy_function("doubling", package, "doubling.handler")
+    aws.client("sqs").send_message(QueueUrl=aws.queue_url, MessageBody="kept")
+    for restart in (False, True):
+        if restart:
+            aws.stop()
+            aws.start()
+        assert aws.client("lambda").invoke(FunctionName="doubling", Payload=b"21")["Payload"].read() == b"42"
+    (message,) = aws.client("sqs").receive_message(QueueUrl=aws.queue_url)["Messages"]
+    assert message["Body"] == "kept"
+    assert aws.client("sns").get_topic_attributes(TopicArn=aws.topic_arn)["Attributes"]["TopicArn"] == aws.topic_arn

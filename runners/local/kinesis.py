@@ -1,0 +1,140 @@
+"""Servers that speak Kinesis: kinesalite, fast and strict, and kinesis-local, which knows more of its calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from botocore.exceptions import ClientError
+
+from runners.local.aws_api import CREDENTIALS, REGION, AwsServer
+from runners.local.cache import installed
+from runners.local.processes import Command
+from runners.local.server import HOST
+from runners.local.tools import find_program, run_program
+from runners.local.versions import KINESALITE, KINESIS_LOCAL
+
+STREAM, SHARDS = "transaction-events", 2
+
+#: Both would listen on every interface. Loaded before them, this lets no server of the process do so.
+_ON_LOOPBACK = f"""
+const {{ Server }} = require("node:net");
+const listen = Server.prototype.listen;
+Server.prototype.listen = function (where, ...rest) {{
+  const options = typeof where === "object" ? where : {{ port: where }};
+  const callback = rest.filter((argument) => typeof argument === "function");
+  return listen.call(this, {{ ...options, host: "{HOST}" }}, ...callback);
+}};
+"""
+
+#: kinesis-local would wait for its clients to leave. The data is on the disk before it ends.
+_ENDS_SOON = """
+process.on("SIGTERM", () => setTimeout(() => process.exit(0), 1500));
+"""
+
+
+@dataclass(frozen=True)
+class Kinesis(AwsServer):
+    """kinesalite: 11,000 puts a second, Kinesis' limits of size, closed shards that end. Its iterators do not expire.
+
+    Attributes:
+        directory, port: as of every server.
+    """
+
+    name: ClassVar[str] = "kinesis"
+    default_port: ClassVar[int] = 4567
+    services: ClassVar[tuple[str, ...]] = ("kinesis",)
+
+    @property
+    def url(self) -> str:
+        """Of the stream of transactions, as the pipeline takes it."""
+        return f"kinesis://{STREAM}?region={REGION}"
+
+    @property
+    def urls(self) -> Mapping[str, str]:
+        return {"--source": self.url}
+
+    def install(self) -> Path:
+        return _fetch("kinesalite", KINESALITE)
+
+    def command(self, installation: Path) -> Command:
+        data = self.directory.absolute() / "data"
+        options = ["--port", str(self.port), "--path", str(data), "--shardLimit", "1000"]
+        # What stays for half a second in Kinesis' transient states shows that clients wait for them; less will do.
+        waits = [word for call in ("create", "delete", "update") for word in (f"--{call}StreamMs", "100")]
+        return self._node(installation / "node_modules" / "kinesalite" / "cli.js", [*options, *waits], _ON_LOOPBACK, {})
+
+    def ask(self) -> object:
+        return self.client().list_streams()
+
+    def prepare(self) -> None:
+        self.create_stream(STREAM, SHARDS)
+
+    def create_stream(self, stream: str, shards: int) -> None:
+        """Create a stream, unless it is there, and wait till it can be used.
+
+        Args:
+            stream: its name.
+            shards: how many.
+
+        Raises:
+            ClientError: the server refused.
+            WaiterError: it was not ready in time.
+        """
+        client = self.client()
+        try:
+            client.create_stream(StreamName=stream, ShardCount=shards)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ResourceInUseException":
+                raise
+        client.get_waiter("stream_exists").wait(StreamName=stream, WaiterConfig={"Delay": 0.05, "MaxAttempts": 200})
+
+    def _node(self, program: Path, arguments: list[str], first: str, environment: Mapping[str, str]) -> Command:
+        preload = self.directory.absolute() / "first.js"
+        preload.write_text(first, "utf-8")
+        argv = (find_program("node", self.name), "--require", str(preload), str(program), *arguments)
+        return Command(argv, self.directory, {**CREDENTIALS, **environment})
+
+
+@dataclass(frozen=True)
+class KinesisLocal(Kinesis):
+    """kinesis-local: knows ChildShards and lets iterators expire; 1,900 puts a second, and accepts what is too long.
+
+    It writes its data every second: what came in since is lost when it is killed.
+
+    Attributes:
+        directory, port: as of every server.
+    """
+
+    name: ClassVar[str] = "kinesis-local"
+    default_port: ClassVar[int] = 4568
+
+    def install(self) -> Path:
+        return _fetch("kinesis-local", KINESIS_LOCAL)
+
+    def command(self, installation: Path) -> Command:
+        package = installation / "node_modules" / "kinesis-local"
+        environment = {
+            "KINESIS_MOCK_PLAIN_PORT": str(self.port),
+            "KINESIS_MOCK_TLS_PORT": "0",  # any: nobody asks it
+            "KINESIS_MOCK_CERT_PATH": str(package / "server.json"),
+            "SHARD_LIMIT": "1000",
+            "SHOULD_PERSIST_DATA": "true",
+            "PERSIST_PATH": str(self.directory.absolute() / "data"),
+            "PERSIST_INTERVAL": "1s",
+            "LOG_LEVEL": "WARN",
+        }
+        return self._node(package / "main.js", [], _ON_LOOPBACK + _ENDS_SOON, environment)
+
+
+def _fetch(package: str, version: str) -> Path:
+    def fill(directory: Path) -> None:
+        purpose = f"fetching {package} {version}"
+        find_program("node", purpose)
+        # Both run without what packages would do while they are installed.
+        options = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(directory)]
+        run_program([find_program("npm", purpose), "install", *options, f"{package}@{version}"], purpose, directory)
+
+    return installed(package, version, fill, "fetching it with npm, up to 31 MB")

@@ -1,0 +1,32 @@
+"""Servers written in Python, each with an environment of its own: what they need is not what we need."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from runners.local.cache import installed
+from runners.local.tools import run_program
+
+
+def python_with(name: str, version: str, packages: Sequence[str], explain: str) -> Path:
+    """The Python of an environment that holds some packages.
+
+    Args:
+        name: of the environment in the cache.
+        version: likewise.
+        packages: each as `name==version`.
+        explain: what is said before they are fetched.
+
+    Raises:
+        UserError: they could not be had.
+    """
+
+    def fill(directory: Path) -> None:
+        purpose = f"fetching {packages[0]}"
+        run_program([sys.executable, "-m", "venv", directory], purpose)
+        pip = [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-compile"]
+        run_program([*pip, "--disable-pip-version-check", *packages], purpose)
+
+    return installed(name, version, fill, explain) / "bin" / "python"
