@@ -15,6 +15,7 @@ from io_connectors.urls import ConnectorUrl, Scheme, parse_url
 from transforms.alerts import Alert
 from transforms.batch import TransactionBatch
 from transforms.dead_letters import DeadLetter, Stage
+from transforms.errors import UserError
 from transforms.hashing import text_digest
 
 
@@ -39,10 +40,34 @@ class _MessageKind(NamedTuple):
     open: Callable[[ConnectorUrl], MessageSink]
 
 
+def _dynamodb(url: ConnectorUrl) -> BatchSink:
+    from io_connectors.dynamodb.sink import dynamodb_sink
+
+    return dynamodb_sink(url)
+
+
+def _open_lambda(url: ConnectorUrl) -> MessageSink:
+    from io_connectors.lambda_function import lambda_sink
+
+    return lambda_sink(url)
+
+
 #: Sinks of decisions beside `file:`, and of single records. Each connector has one line. What opens it imports its
 #: client then and not before: a run that does without it starts sooner.
-_BATCHES: dict[str, _BatchKind] = {}
-_MESSAGES: dict[str, _MessageKind] = {}
+_BATCHES: dict[str, _BatchKind] = {
+    "dynamodb": _BatchKind(
+        Scheme("a table", ("region", "endpoint", "existing", "ttl", "create", "capacity", "in_flight")), _dynamodb
+    ),
+}
+_MESSAGES: dict[str, _MessageKind] = {
+    "lambda": _MessageKind(
+        Scheme(
+            "a function's name or ARN",
+            ("qualifier", "invocation", "batch", "concurrency", "give_up_after", "region", "endpoint"),
+        ),
+        _open_lambda,
+    ),
+}
 
 DECISION_SINKS = {
     "file": Scheme("a directory", ("rows_per_file",)),
@@ -74,6 +99,8 @@ def record_sink(text: str, setting: str) -> beam.PTransform[PCollection[Any], An
         UserError: an unknown scheme or parameter, or a file that cannot be written.
     """
     url = parse_url(text, RECORD_SINKS, setting)
+    if url.scheme == "lambda" and setting != "--alert":
+        raise UserError(f"{setting}: a function takes alerts alone; name a queue, a topic or a file")
     if url.scheme in _MESSAGES:
         stage: Stage = "alert" if setting == "--alert" else "write"
         return SendMessages(_MESSAGES[url.scheme].open(url), url.scheme, messages_of, stage)
