@@ -1,0 +1,1 @@
+"""Decisions as items of a DynamoDB table: `dynamodb://table`."""
