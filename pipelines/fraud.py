@@ -43,14 +43,15 @@ class FraudOutputs:
         dead_letters: every record that got no decision, so that read = decisions + dead letters; and every
             record of the label source that is no label.
         summaries: counts, amounts and score quantiles of windows of event time.
-        statistics: one value over the whole run; with labels, how good the decisions were.
+        statistics: one value over the whole run; with labels, how good the decisions were. None for a run that
+            has no end; its summaries tell how it goes.
     """
 
     decisions: PCollection[TransactionBatch]
     alerts: PCollection[Alert]
     dead_letters: PCollection[DeadLetter]
     summaries: PCollection[WindowSummary]
-    statistics: PCollection[RunStatistics]
+    statistics: PCollection[RunStatistics] | None
 
 
 def build(root: Any, plan: Plan) -> FraudOutputs:
@@ -88,7 +89,10 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
     if labels:
         refused = labels.dead_letters | "CountRefusedLabels" >> Count("refused_labels")
         dead_letters = (dead_letters, refused) | "WithRefusedLabels" >> beam.Flatten()
-    judged = decisions | "AttachLabels" >> AttachLabels(labels.batches) if labels else decisions
+    statistics = None
+    if plan.bounded:
+        judged = decisions | "AttachLabels" >> AttachLabels(labels.batches) if labels else decisions
+        statistics = judged | "ComputeStatistics" >> ComputeStatistics(plan.manifest.feature_names)
     return FraudOutputs(
         decisions=decisions,
         alerts=alerts,
@@ -96,7 +100,7 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
         summaries=decisions
         | "SummarizeWindows"
         >> SummarizeWindows(plan.summary_window, plan.summary_every, plan.summary_lateness, plan.summary_early),
-        statistics=judged | "ComputeStatistics" >> ComputeStatistics(plan.manifest.feature_names),
+        statistics=statistics,
     )
 
 

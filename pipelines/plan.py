@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from io_connectors.output_directory import OutputDirectory
-from io_connectors.sinks import RECORD_SINKS, decision_sink
 from io_connectors.sources import Source, open_source
-from io_connectors.urls import parse_url
 from model_artifacts.artifact import load_model
 from model_artifacts.manifest import Costs, Manifest, Thresholds
-from pipelines.settings import Output, Settings
+from pipelines.settings import Settings
 from transforms.durations import HOUR, SECOND, parse_duration
 from transforms.errors import UserError
 from transforms.features import FeatureSet, check_label_delay, shipped_feature_sets
@@ -52,6 +46,16 @@ class Plan:
     summary_early: int | None
     summary_lateness: int
 
+    @property
+    def bounded(self) -> bool:
+        """Whether the run ends by itself."""
+        return self.source.bounded and (self.labels is None or self.labels.bounded)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The local files that will be read."""
+        return (*self.source.files, *(self.labels.files if self.labels else ()))
+
 
 def make_plan(settings: Settings) -> Plan:
     """What these settings mean.
@@ -63,14 +67,14 @@ def make_plan(settings: Settings) -> Plan:
     rows, pipeline = settings.pipeline.batch_rows, settings.pipeline
     source = open_source(settings.input.source, schema, rows)
     labels = open_source(settings.input.labels, schema, rows, "--labels") if settings.input.labels else None
-    check_output(settings.output, [*source.files, *(labels.files if labels else ())])
     model_uri = _model_uri(settings, schema)
     manifest = load_model(model_uri).manifest
     check_columns(manifest.feature_set, schema, f"model {manifest.model_id}")
     label_delay = parse_duration(settings.labels.delay)
     if settings.input.labels is None:
         check_label_delay(manifest.feature_set, label_delay)
-    ordering: Ordering = "event_time" if source.bounded else "arrival"
+    bounded = source.bounded and (labels is None or labels.bounded)
+    ordering: Ordering = "event_time" if bounded else "arrival"
     return Plan(
         settings=settings,
         schema=schema,
@@ -85,7 +89,7 @@ def make_plan(settings: Settings) -> Plan:
         allowed_lateness=parse_duration(pipeline.allowed_lateness),
         label_delay=label_delay,
         deduplicate_window=parse_duration(pipeline.deduplicate_window) if pipeline.deduplicate else 0,
-        summary_window=_summary_window(settings, source.bounded),
+        summary_window=_summary_window(settings, bounded),
         summary_every=parse_duration(settings.summary.every) if settings.summary.every else None,
         summary_early=parse_duration(settings.summary.early) or None,
         summary_lateness=parse_duration(settings.summary.allowed_lateness),
@@ -120,41 +124,6 @@ def check_columns(feature_set: FeatureSet, schema: Schema, who: str) -> None:
             f"{who} counts amounts with {feature_set.minor_digits} decimals, schema {schema.name} with {digits}: "
             "set minor_digits in the feature set and train again"
         )
-
-
-def check_output(output: Output, files: Iterable[str]) -> None:
-    """Refuse a sink that is none, and one that would spoil what is to be read.
-
-    Args:
-        output: where results go.
-        files: those that will be read.
-
-    Raises:
-        UserError: names the sink, or the file.
-    """
-    for url in output.sinks:
-        decision_sink(url)
-    records = {
-        "--alert": output.alerts,
-        "--dead_letters": [output.dead_letters],
-        "output.summaries": [output.summaries],
-    }
-    added: dict[str, str] = {}
-    for flag, url in ((flag, url) for flag, urls in records.items() for url in urls if url):
-        path = os.path.realpath(parse_url(url, RECORD_SINKS, flag).path)
-        if path in added:
-            raise UserError(f"{flag}: {added[path]} goes to {path} already; a file takes one kind of record, once")
-        added[path] = flag
-    removed = [os.path.realpath(path) for path in OutputDirectory(output.directory).artefacts]
-    for file in files:
-        path = os.path.realpath(file)
-        if path in added:
-            raise UserError(f"{added[path]}: {file} is to be read, so nothing can be added to it; name another file")
-        if any(Path(path).is_relative_to(artefact) for artefact in removed):
-            raise UserError(
-                f"{file} is to be read, but a run into {output.directory} first removes the results of the one before, "
-                "and it is one of them; name another directory with --output"
-            )
 
 
 def _model_uri(settings: Settings, schema: Schema) -> str:

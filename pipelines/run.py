@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import apache_beam as beam
 from apache_beam.metrics.metric import MetricsFilter
-from apache_beam.runners.runner import PipelineState
+from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from io_connectors.output_directory import OutputDirectory
-from io_connectors.sinks import decision_sink, record_sink
+from pipelines import watch
 from pipelines.error_log import ErrorLog, in_one_line, is_interrupt
 from pipelines.formats import printable
 from pipelines.fraud import FraudOutputs, build
 from pipelines.options import CommandLine, parse_command_line
+from pipelines.outputs import open_sinks, write
 from pipelines.plan import Plan, make_plan
 from pipelines.progress import Progress
 from pipelines.report import report_html
@@ -55,13 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(command: CommandLine) -> int:
     plan = make_plan(command.settings)
-    bounded = plan.source.bounded and (plan.labels is None or plan.labels.bounded)
-    options = pipeline_options(command.runner, command.beam_args, bounded)
+    sinks = open_sinks(plan.settings.output, plan.files)
+    options = pipeline_options(command.runner, command.beam_args, plan.bounded, plan.ordering)
     pipeline = beam.Pipeline(options=options)
     outputs = build(pipeline, plan)  # before the output directory is touched: it may refuse something yet
-    with OutputDirectory(plan.settings.output.directory) as output, ErrorLog(output.errors) as log:
+    with OutputDirectory(plan.settings.output.directory) as output, ErrorLog(output.errors) as log, terminable():
         try:
-            write(outputs, plan, output)
+            write(outputs, sinks)
+            _keep_statistics(outputs, plan, output)
             facts = _execute(pipeline, plan, output)
         except UserError:
             raise
@@ -72,23 +77,58 @@ def _run(command: CommandLine) -> int:
             _complain(f"error: the run failed: {in_one_line(error)} (the whole traceback is in {log.path})")
             return 1
     _tell(summary_text(facts, colour=sys.stdout.isatty()))
+    if not plan.bounded:
+        _complain("stopped: the sinks hold what was decided until then")
+        return 130
     return 0
 
 
 def _execute(pipeline: beam.Pipeline, plan: Plan, output: OutputDirectory) -> RunFacts:
-    """Run the pipeline to its end and write what it came to."""
+    """Run the pipeline to its end, or until it is stopped, and write what it came to."""
     progress = Progress(plan.settings.progress.mode, parse_duration(plan.settings.progress.every) / SECOND)
     tally.reset()
+    watch.reset()
     started = time.monotonic()
     with progress:
         result = pipeline.run()
-        state = result.wait_until_finish()
+        state = _wait(result, plan.bounded)
     if state != PipelineState.DONE:
         raise RuntimeError(f"the pipeline ended as {state}; what was written until then stands")
-    facts = _facts(plan, output, result.metrics(), time.monotonic() - started, progress)
+    facts = _facts(plan, output, result, time.monotonic() - started, progress)
     output.report.write_text(report_html(facts), "utf-8")
     output.summary.write_bytes(summary_json(facts))
     return facts
+
+
+def _wait(result: PipelineResult, bounded: bool) -> str:
+    """How the pipeline ended. One that has no end is done when somebody stops it."""
+    try:
+        return str(result.wait_until_finish())
+    except KeyboardInterrupt:
+        if bounded:
+            raise
+    except Exception as error:
+        if bounded or not is_interrupt(error):
+            raise
+    result.cancel()
+    return PipelineState.DONE
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Inside, a request to terminate (SIGTERM) is an interrupt, as Ctrl-C is: results are written before the end."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers, and only it gets them
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _complain(text: str) -> None:
@@ -105,18 +145,12 @@ def _tell(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
 
 
-def write(outputs: FraudOutputs, plan: Plan, output: OutputDirectory) -> None:
-    """Branch the pipeline's outputs to their sinks: those named, or the local ones."""
-    chosen = plan.settings.output
-    for at, url in enumerate(chosen.sinks or (f"file:{output.decisions}",)):
-        _ = outputs.decisions | f"WriteDecisions[{at}]" >> decision_sink(url)
-    for at, url in enumerate(chosen.alerts or (f"file:{output.alerts}",)):
-        _ = outputs.alerts | f"WriteAlerts[{at}]" >> record_sink(url, "--alert")
-    dead_letters = chosen.dead_letters or f"file:{output.dead_letters}"
-    _ = outputs.dead_letters | "WriteDeadLetters" >> record_sink(dead_letters, "--dead_letters")
-    summaries = chosen.summaries or f"file:{output.windows}"
-    _ = outputs.summaries | "WriteSummaries" >> record_sink(summaries, "output.summaries")
-    _ = outputs.statistics | "KeepStatistics" >> beam.Map(partial(_keep, str(output.statistics)))
+def _keep_statistics(outputs: FraudOutputs, plan: Plan, output: OutputDirectory) -> None:
+    """See that the command finds the statistics when the pipeline has ended."""
+    if outputs.statistics is not None:
+        _ = outputs.statistics | "KeepStatistics" >> beam.Map(partial(_keep, str(output.statistics)))
+    else:
+        _ = outputs.decisions | "WatchDecisions" >> beam.ParDo(watch.WatchDecisions(plan.manifest.feature_names))
 
 
 def _keep(path: str, statistics: RunStatistics) -> None:
@@ -125,11 +159,14 @@ def _keep(path: str, statistics: RunStatistics) -> None:
     os.replace(f"{path}.tmp", path)
 
 
-def _facts(plan: Plan, output: OutputDirectory, metrics: Any, wall_seconds: float, progress: Progress) -> RunFacts:
-    kept = output.statistics
-    statistics = RunStatisticsCoder().decode(kept.read_bytes())
-    kept.unlink()
+def _facts(plan: Plan, output: OutputDirectory, result: Any, wall_seconds: float, progress: Progress) -> RunFacts:
     settings = plan.settings
+    if plan.bounded:
+        statistics = RunStatisticsCoder().decode(output.statistics.read_bytes())
+        output.statistics.unlink()
+        counters = _counters(result.metrics())
+    else:
+        statistics, counters = watch.so_far(plan.manifest.feature_names), tally.snapshot()
     files = {
         "decisions": ", ".join(settings.output.sinks) or f"{output.decisions}{os.sep}*.parquet",
         "alerts": ", ".join(settings.output.alerts) or str(output.alerts),
@@ -146,9 +183,10 @@ def _facts(plan: Plan, output: OutputDirectory, metrics: Any, wall_seconds: floa
         thresholds=plan.thresholds,
         costs=plan.costs,
         ordering=plan.ordering,
-        read=_counters(metrics, "records").get("read", 0),
-        dead_letters=_counters(metrics, "dead_letters"),
-        refused_labels=_counters(metrics, "refused_labels"),
+        read=counters.get("read", 0),
+        dead_letters=_by_reason(counters, "dead_letters"),
+        refused_labels=_by_reason(counters, "refused_labels"),
+        undelivered=_by_reason(counters, "undelivered"),
         wall_seconds=wall_seconds,
         throughput=progress.samples,
         files=files,
@@ -156,10 +194,15 @@ def _facts(plan: Plan, output: OutputDirectory, metrics: Any, wall_seconds: floa
     )
 
 
-def _counters(metrics: Any, namespace: str) -> dict[str, int]:
-    """The pipeline's counters of a namespace, by name."""
+def _counters(metrics: Any) -> dict[str, int]:
+    """What `Count` counted, by name, and of dead letters by name and reason (`dead_letters.duplicate`)."""
     found: dict[str, int] = {}
-    for counter in metrics.query(MetricsFilter().with_namespace(namespace))["counters"]:
-        name = counter.key.metric.name
+    for counter in metrics.query(MetricsFilter())["counters"]:
+        of = counter.key.metric
+        name = of.name if of.namespace == "records" else f"{of.namespace}.{of.name}"
         found[name] = found.get(name, 0) + counter.result
     return found
+
+
+def _by_reason(counters: Mapping[str, int], name: str) -> dict[str, int]:
+    return {key.removeprefix(f"{name}."): count for key, count in counters.items() if key.startswith(f"{name}.")}

@@ -31,6 +31,7 @@ class RunFacts:
         read: records read; those decided on and the dead letters, together.
         dead_letters: how many by reason, duplicates among them.
         refused_labels: records of the label source that are no labels, by reason.
+        undelivered: decisions and alerts that a sink refused for good, by reason.
         wall_seconds: how long the run took.
         throughput: its course, see `Progress.samples`.
         files: what was written, and where.
@@ -47,6 +48,7 @@ class RunFacts:
     read: int
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     refused_labels: Mapping[str, int] = field(default_factory=dict)
+    undelivered: Mapping[str, int] = field(default_factory=dict)
     wall_seconds: float
     throughput: Sequence[ThroughputSample] = ()
     files: Mapping[str, str] = field(default_factory=dict)
@@ -205,6 +207,8 @@ def _run(facts: RunFacts) -> list[_Line]:
         lines.append(_Line(f"  {reason}", f"{count:,}"))
     refused = sum(facts.refused_labels.values())
     lines += [_Line("labels refused", f"{refused:,}", note="see the dead letters")] if refused else []
+    undelivered = sum(facts.undelivered.values())
+    lines += [_Line("not delivered", f"{undelivered:,}", note="see the dead letters")] if undelivered else []
     lines += [
         _Line("late rows", f"{facts.statistics.late:,}"),
         _Line("took", note=f"{span(facts.wall_seconds)}, {facts.rate:,.0f} transactions a second"),
@@ -240,6 +244,7 @@ def summary_json(facts: RunFacts) -> bytes:
         "declined": counts[2],
         "dead_letters": facts.dead_letters,
         "refused_labels": facts.refused_labels,
+        "undelivered": facts.undelivered,
         "late": run.late,
         "labelled": known,
         "frauds_caught": caught if known else None,

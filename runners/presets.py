@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, PrismRunnerOptions, StandardOptions
 
+from runners.prism import find_prism
 from transforms.errors import UserError
 
-#: Beam's `DirectRunner` picks one of three runners by itself and may download one of them; this is the
-#: one of them that input that ends runs on fastest.
+#: Beam's `DirectRunner` picks one of three runners by itself and may download one of them. Of these the in-memory
+#: one runs input that ends fastest, and gives nothing out before input ends; Prism streams.
 IN_MEMORY = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
+PRISM = "PrismRunner"
 
 
-def pipeline_options(runner: str, beam_arguments: list[str], bounded: bool) -> PipelineOptions:
+def pipeline_options(
+    runner: str, beam_arguments: list[str], bounded: bool, ordering: str = "arrival"
+) -> PipelineOptions:
     """Beam's options for a run: the runner's preset, overridden by what the user said.
 
     Args:
         runner: as given by `--runner`.
         beam_arguments: Beam's own flags, as given.
         bounded: whether the sources end.
+        ordering: how rows are ordered, `event_time` or `arrival`.
 
     Raises:
         UserError: the runner cannot do what is asked of it.
@@ -26,12 +31,31 @@ def pipeline_options(runner: str, beam_arguments: list[str], bounded: bool) -> P
     standard = options.view_as(StandardOptions)
     standard.runner = runner
     if runner == "DirectRunner":
-        if not bounded:
-            raise UserError(
-                "the DirectRunner's in-memory engine gives nothing out before its source ends, and this one never "
-                "does: give the source an end, or run with --runner=PrismRunner or --runner=FlinkRunner"
-            )
-        standard.runner = IN_MEMORY
+        standard.runner = IN_MEMORY if bounded else PRISM
     if not bounded:
         standard.streaming = True
+    if standard.runner == PRISM:
+        _prepare_prism(options, bounded, ordering)
     return options
+
+
+def _prepare_prism(options: PipelineOptions, bounded: bool, ordering: str) -> None:
+    prism, portable = options.view_as(PrismRunnerOptions), options.view_as(PortableOptions)
+    if not bounded and ordering == "event_time":
+        raise UserError(
+            "Prism, the local runner that streams, loses count of watermark holds when rows of an endless source wait "
+            "for their order: run with pipeline.ordering = arrival, give the source an end, or use --runner=FlinkRunner"
+        )
+    if not prism.prism_location:
+        found = find_prism()
+        if found is None:
+            raise UserError(
+                "this source never ends, and the DirectRunner's in-memory engine would give nothing out before it "
+                "does. Either get Prism, Beam's local runner that streams (python -m runners.prism get), or give the "
+                "source an end (until=latest, max_records=, max_duration=), or run with --runner=FlinkRunner"
+                if not bounded
+                else "Prism is not on this machine: python -m runners.prism get"
+            )
+        prism.prism_location = str(found)
+    # Workers are threads of this process unless something else is asked for.
+    portable.environment_type = portable.environment_type or "LOOPBACK"

@@ -4,7 +4,8 @@ The DirectRunner answers `run()` only at the end, so its metrics cannot be shown
 counters can: workers that share the process add to them, the progress display reads them. They are
 for people to look at; what must be right comes from the pipeline's own outputs.
 
-Names in use: `read`, `scored`, `alerts`, `dead_letters` (records), `watermark_us` (the highest event
+Names in use: `read`, `scored`, `alerts`, `dead_letters`, `undelivered` (records; dead letters also by their reason, as
+`dead_letters.duplicate`), `watermark_us` (the highest event
 time seen, in microseconds since 1970).
 
 Example:

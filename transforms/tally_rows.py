@@ -54,6 +54,7 @@ class _Count(beam.DoFn):
             tally.highest("watermark_us", int(element.numpy("event_time").max()))
         if isinstance(element, DeadLetter):
             Metrics.counter(self.name, element.reason).inc()
+            tally.add(f"{self.name}.{element.reason}")
         self.counter.inc(count)
         tally.add(self.name, count)
         yield element

@@ -1,0 +1,112 @@
+"""Where everything the pipeline produces goes: the sinks that were named, or files in the output directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.pvalue import PCollection
+
+from io_connectors.delivery import Delivered
+from io_connectors.output_directory import OutputDirectory
+from io_connectors.sinks import RECORD_SINKS, decision_sink, record_sink
+from io_connectors.urls import parse_url
+from pipelines.fraud import FraudOutputs
+from pipelines.settings import Output
+from transforms.dead_letters import DeadLetter
+from transforms.errors import UserError
+from transforms.tally_rows import Count
+
+Sink = beam.PTransform[PCollection[Any], Any]
+
+
+@dataclass(frozen=True)
+class Sinks:
+    """Opened sinks: each may be used in one pipeline, once.
+
+    Attributes:
+        decisions, alerts: one or more each.
+        dead_letters, summaries: one each.
+    """
+
+    decisions: tuple[Sink, ...]
+    alerts: tuple[Sink, ...]
+    dead_letters: Sink
+    summaries: Sink
+
+
+def open_sinks(output: Output, files: Iterable[str]) -> Sinks:
+    """The sinks that the settings name, as far as they can be looked at before anything is written.
+
+    Args:
+        output: where results go.
+        files: those that will be read.
+
+    Raises:
+        UserError: a sink is none, or would spoil what is to be read; names the sink or the file.
+    """
+    local = OutputDirectory(output.directory)
+    sinks = Sinks(
+        decisions=tuple(decision_sink(url) for url in output.sinks or (f"file:{local.decisions}",)),
+        alerts=tuple(record_sink(url, "--alert") for url in output.alerts or (f"file:{local.alerts}",)),
+        dead_letters=record_sink(output.dead_letters or f"file:{local.dead_letters}", "--dead_letters"),
+        summaries=record_sink(output.summaries or f"file:{local.windows}", "output.summaries"),
+    )
+    _check_files(output, files, local)
+    return sinks
+
+
+def _check_files(output: Output, files: Iterable[str], local: OutputDirectory) -> None:
+    """Refuse two kinds of records in one file, and results that go where input lies."""
+    records = {
+        "--alert": output.alerts,
+        "--dead_letters": [output.dead_letters],
+        "output.summaries": [output.summaries],
+    }
+    added: dict[str, str] = {}
+    for flag, text in ((flag, url) for flag, urls in records.items() for url in urls if url):
+        url = parse_url(text, RECORD_SINKS, flag)
+        if url.scheme != "file":
+            continue
+        path = os.path.realpath(url.path)
+        if path in added:
+            raise UserError(f"{flag}: {added[path]} goes to {path} already; a file takes one kind of record, once")
+        added[path] = flag
+    removed = [os.path.realpath(path) for path in local.artefacts]
+    for file in files:
+        path = os.path.realpath(file)
+        if path in added:
+            raise UserError(f"{added[path]}: {file} is to be read, so nothing can be added to it; name another file")
+        if any(Path(path).is_relative_to(artefact) for artefact in removed):
+            raise UserError(
+                f"{file} is to be read, but a run into {output.directory} first removes the results of the one before, "
+                "and it is one of them; name another directory with --output"
+            )
+
+
+def write(outputs: FraudOutputs, sinks: Sinks) -> None:
+    """Branch the pipeline's outputs to their sinks.
+
+    What a sink refuses for good becomes a dead letter as well; these are counted as `undelivered`, apart from the
+    records that got no decision.
+    """
+    refused: list[PCollection[DeadLetter]] = []
+    for at, sink in enumerate(sinks.decisions):
+        refused += _refused(outputs.decisions | f"WriteDecisions[{at}]" >> sink)
+    for at, sink in enumerate(sinks.alerts):
+        refused += _refused(outputs.alerts | f"WriteAlerts[{at}]" >> sink)
+    letters = outputs.dead_letters
+    if refused:
+        undelivered = refused | "GatherUndelivered" >> beam.Flatten() | "CountUndelivered" >> Count("undelivered")
+        letters = (letters, undelivered) | "WithUndelivered" >> beam.Flatten()
+    _ = letters | "WriteDeadLetters" >> sinks.dead_letters
+    _ = outputs.summaries | "WriteSummaries" >> sinks.summaries
+
+
+def _refused(written: Any) -> list[PCollection[DeadLetter]]:
+    """What a sink would not take; local files take everything, or fail."""
+    return [written.dead_letters] if isinstance(written, Delivered) else []
