@@ -10,6 +10,7 @@ import apache_beam as beam
 from apache_beam.pvalue import PBegin, PCollection
 
 from io_connectors.files import FILE_URL, ReadFiles
+from io_connectors.kafka.settings import KAFKA_SOURCE, read_settings
 from io_connectors.simulation import simulation_from_url
 from io_connectors.simulator import SimulateTransactions
 from io_connectors.urls import Scheme, parse_url
@@ -49,9 +50,19 @@ def _open_files(text: str, schema: Schema, batch_rows: int) -> Source:
     return Source(read, bounded=True, files=tuple(dict.fromkeys(piece.path for piece in read.pieces)))
 
 
+def _open_kafka(text: str, schema: Schema, batch_rows: int) -> Source:
+    from io_connectors.kafka.check import check_source
+    from io_connectors.kafka.read import ReadKafka
+
+    settings = read_settings(parse_url(text, SOURCES), batch_rows)
+    check_source(settings)
+    return Source(ReadKafka(settings), settings.bounded)
+
+
 _KINDS = {
     "simulator": _Kind(Scheme(parameters=("customers", "terminals", "days", "seed", "rate")), _open_simulator),
     "file": _Kind(FILE_URL, _open_files),
+    "kafka": _Kind(KAFKA_SOURCE, _open_kafka),
 }
 SOURCES = {name: kind.scheme for name, kind in _KINDS.items()}
 

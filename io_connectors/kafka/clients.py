@@ -1,0 +1,107 @@
+"""What the pipeline needs of a Kafka client. Two libraries give it, and nothing else knows which of them is in use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from transforms.raw_batch import Headers
+
+Int64s = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Damaged(NamedTuple):
+    """Something at an offset that the client could not read.
+
+    Attributes:
+        offset: of the record, or of the first of the batch in which the producer had packed it.
+        error: what the client says of it.
+    """
+
+    offset: int
+    error: str
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What one poll of a partition gave: columns of the same length.
+
+    Attributes:
+        offsets: ascending; where they skip some, those hold no record (markers of transactions, compaction).
+        values: None where the record has none (a tombstone).
+        keys: likewise.
+        headers: of each record; None when no record of the poll has any.
+        timestamps: of the broker or the producer, as the topic is set up, in microseconds since 1970; -1: none.
+        position: every offset before this one has been read or holds no record.
+        damaged: what could not be read.
+    """
+
+    offsets: Int64s
+    values: Sequence[bytes | None]
+    keys: Sequence[bytes | None]
+    headers: Sequence[Headers] | None
+    timestamps: Int64s
+    position: int
+    damaged: Sequence[Damaged] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+class Ends(NamedTuple):
+    """What a partition holds: offsets from `first` to before `end`; with read_committed, what is committed."""
+
+    first: int
+    end: int
+
+
+class OutOfRangeError(Exception):
+    """The partition does not hold the wanted offset: it was deleted, or the log was cut or made anew."""
+
+
+class PartitionReader(Protocol):
+    """An open connection that reads one partition. One thread at a time uses it."""
+
+    def seek(self, offset: int) -> None:
+        """Read from here on."""
+
+    def poll(self, most: int, seconds: float) -> Fetched:
+        """At most `most` records, as soon as there are some, or none when none come within `seconds`.
+
+        A broker that is out of reach gives none; the client goes on connecting by itself.
+
+        Raises:
+            OutOfRangeError: the partition does not hold the offset that comes next.
+            UserError: reading cannot go on until someone has changed something, such as a right that is missing.
+        """
+
+    def close(self) -> None:
+        """Let go of the connection."""
+
+
+class TopicLooker(Protocol):
+    """An open connection that asks about topics."""
+
+    def topics(self, seconds: float) -> Mapping[str, int]:
+        """Every topic's number of partitions.
+
+        Raises:
+            UnreachableError: no broker answered.
+            UserError: the brokers answered and refused.
+        """
+
+    def ends(self, topic: str, partitions: int, seconds: float) -> list[Ends]:
+        """What the partitions of a topic hold, in order."""
+
+    def offsets_at(self, topic: str, partitions: int, millis: int, seconds: float) -> list[int]:
+        """For each partition the first offset whose time is not before `millis`; its end where there is none."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+
+
+class UnreachableError(Exception):
+    """No broker answered in time."""

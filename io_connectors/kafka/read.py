@@ -1,0 +1,156 @@
+"""Reading a topic: partitions as they are found, each by a splittable DoFn that a checkpoint can cut at any record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.metrics import Metrics
+from apache_beam.pvalue import PBegin, PCollection
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Duration, Timestamp
+
+from io_connectors.kafka.clients import Fetched, PartitionReader
+from io_connectors.kafka.connect import TOPIC_ENDS, reader_of
+from io_connectors.kafka.partitions import FindPartitions, Part, PlanParts, begin
+from io_connectors.kafka.records import raw_batch
+from io_connectors.kafka.settings import ReadSettings
+from io_connectors.spans import ENDLESS, Claims, Span, Spans, claim, is_done
+from io_connectors.watermarks import ADVANCING, AdvancingWatermark, watermark_of
+from transforms.raw_batch import RawBatch
+
+#: Seconds a poll waits for more than there is, and for which one partition is read before others get their turn. What
+#: a bundle gives leaves a streaming runner when it closes, so these are most of the source's latency.
+POLL_SECONDS = 0.025
+BUNDLE_SECONDS = 0.1
+#: Seconds that a partition is left alone after it gave nothing. On Flink this is 0: it waits in whole seconds.
+IDLE_PAUSE = 0.05
+
+
+class ReadKafka(beam.PTransform[PBegin, PCollection[RawBatch]]):
+    """Read a topic's records as raw batches: `PBegin -> PCollection[RawBatch]`.
+
+    A batch has records of one partition, its source is `topic-partition`, its positions are offsets, its time is that
+    of its oldest record. The watermark comes from the broker's timestamps; the event times in the payloads are none of
+    its business, so a payload much older than its record is late for what is ordered by event time.
+
+    Args:
+        settings: what to read; an endless collection unless they name an end.
+    """
+
+    def __init__(self, settings: ReadSettings) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def expand(self, root: PBegin) -> PCollection[RawBatch]:
+        topics = root | "Topic" >> beam.Create([self.settings.topic], reshuffle=False)
+        begun = topics | "Begin" >> beam.Map(begin, self.settings.max_duration).with_output_types(tuple[str, int])
+        find = PlanParts(self.settings) if self.settings.bounded else FindPartitions(self.settings)
+        read = _ReadPart(self.settings) if self.settings.bounded else _ReadOn(self.settings)
+        parts = begun | "FindPartitions" >> beam.ParDo(find).with_output_types(Part)
+        batches: PCollection[RawBatch] = parts | "ReadPartitions" >> beam.ParDo(read).with_output_types(RawBatch)
+        return batches
+
+
+class _PartSpans(Spans):
+    """What is to be read of a part is said by the part."""
+
+    def initial_restriction(self, element: Part) -> Span:
+        _, _, start, stop, _ = element
+        return Span(start, max(start, stop))
+
+
+_PARTS = beam.DoFn.RestrictionParam(_PartSpans())
+
+
+class _ReadPart(beam.DoFn):
+    """Reads one partition for a while, then lets the rest be taken up again.
+
+    Args:
+        settings: of the source.
+        now: microseconds since 1970.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        settings: ReadSettings,
+        now: Callable[[], int] = lambda: time.time_ns() // 1000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.now, self.clock = now, clock
+        self.records = Metrics.counter("source.kafka", "records")
+        self.missing = Metrics.counter("source.kafka", "missing")
+
+    def process(
+        self,
+        element: Part,
+        tracker: Any = _PARTS,
+        watermark: Any = ADVANCING,
+    ) -> Iterator[TimestampedValue[RawBatch]]:
+        yield from self.read(element, tracker, watermark)
+
+    def read(self, part: Part, tracker: Claims, watermark: AdvancingWatermark) -> Iterator[TimestampedValue[RawBatch]]:
+        """The batches of one turn; the tracker knows how far it came."""
+        _, partition, _, _, deadline = part
+        until = self.clock() + BUNDLE_SECONDS
+        position = tracker.current_restriction().start
+        if is_done(tracker, position):
+            return
+        with reader_of(self.settings, partition, position) as reader:
+            while True:
+                fetched = self._poll(reader)
+                position = claim(tracker, fetched.position)
+                yield from self._batches(partition, fetched, position, watermark)
+                if deadline <= self.now():
+                    claim(tracker, ENDLESS)
+                if is_done(tracker, position) or deadline <= self.now():
+                    return
+                if len(fetched) < self.settings.batch_rows or self.clock() >= until:
+                    break
+        self._advance_when_idle(partition, fetched, position, watermark)
+        tracker.defer_remainder(None if len(fetched) else Duration(IDLE_PAUSE))
+
+    def _poll(self, reader: PartitionReader) -> Fetched:
+        return reader.poll(self.settings.batch_rows, POLL_SECONDS)
+
+    def _batches(
+        self, partition: int, fetched: Fetched, bound: int, watermark: AdvancingWatermark
+    ) -> Iterator[TimestampedValue[RawBatch]]:
+        """What of a poll was claimed, at the time of its oldest record."""
+        now = self.now()
+        batch = raw_batch(f"{self.settings.topic}-{partition}", fetched, bound, now)
+        if not len(batch):
+            return
+        self.records.inc(len(batch))
+        times = fetched.timestamps[: int(np.searchsorted(fetched.offsets, bound))]
+        times = times[times >= 0]
+        oldest, newest = (int(times.min()), int(times.max())) if len(times) else (now, now)
+        yield TimestampedValue(batch, Timestamp(micros=oldest - oldest % 1000))
+        watermark.advance(watermark_of(newest, now, self.settings.watermark_delay))
+
+    def _advance_when_idle(
+        self, partition: int, fetched: Fetched, position: int, watermark: AdvancingWatermark
+    ) -> None:
+        if len(fetched):
+            return
+        known = TOPIC_ENDS.of(self.settings, partition)
+        if known is not None and position >= known[1].end:
+            watermark.advance(watermark_of(0, known[0], self.settings.watermark_delay, caught_up=True))
+
+
+class _ReadOn(_ReadPart):
+    """The same without an end."""
+
+    @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]  # Beam's own
+    def process(
+        self,
+        element: Part,
+        tracker: Any = _PARTS,
+        watermark: Any = ADVANCING,
+    ) -> Iterator[TimestampedValue[RawBatch]]:
+        yield from self.read(element, tracker, watermark)
