@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from apache_beam.pvalue import PBegin, PCollection
 
 from io_connectors.simulation import Simulation, Words, simulate_days
+from transforms.durations import SECOND
 from transforms.errors import UserError, did_you_mean
 from transforms.raw_batch import RawBatch
 
@@ -150,13 +151,15 @@ def as_transaction_events(batch: pa.RecordBatch) -> list[bytes]:
         return []
     units, cents = np.divmod(np.rint(batch.column("TX_AMOUNT").to_numpy() * 100).astype(np.int64), 100)
     terminal, customer = _mix(_words(batch, "TERMINAL_ID")), _mix(_words(batch, "CUSTOMER_ID"))
-    seconds = batch.column("TX_DATETIME").view(pa.timestamp("us")).cast(pa.timestamp("s"))
+    times = batch.column("TX_DATETIME").view(pa.timestamp("us"))
+    if not np.any(times.view(pa.int64()).to_numpy() % SECOND):
+        times = times.cast(pa.timestamp("s"))  # without a fraction where there is none
     parts = {
         '{"transaction_id":"': _uuids(batch),
         '","user_id":"': batch.column("CUSTOMER_ID").cast(pa.string()),
         '","amount":': pa.array(units).cast(pa.string()),
         ".": pc.utf8_lpad(pa.array(cents).cast(pa.string()), 2, "0"),
-        ',"timestamp":"': pc.replace_substring(seconds.cast(pa.string()), " ", "T"),
+        ',"timestamp":"': pc.replace_substring(times.cast(pa.string()), " ", "T"),
         'Z","merchant_category":"': _pick(MERCHANT_CATEGORIES, terminal),
         '","location":"': _pick(LOCATIONS, _mix(terminal)),
         '","payment_method":"': _pick(PAYMENT_METHODS, customer),

@@ -40,7 +40,7 @@ class _MessageKind(NamedTuple):
     open: Callable[[ConnectorUrl], MessageSink]
 
 
-def _dynamodb(url: ConnectorUrl) -> BatchSink:
+def _open_dynamodb(url: ConnectorUrl) -> BatchSink:
     from io_connectors.dynamodb.sink import dynamodb_sink
 
     return dynamodb_sink(url)
@@ -56,7 +56,8 @@ def _open_lambda(url: ConnectorUrl) -> MessageSink:
 #: client then and not before: a run that does without it starts sooner.
 _BATCHES: dict[str, _BatchKind] = {
     "dynamodb": _BatchKind(
-        Scheme("a table", ("region", "endpoint", "existing", "ttl", "create", "capacity", "in_flight")), _dynamodb
+        Scheme("a table", ("region", "endpoint", "existing", "ttl", "create", "capacity", "concurrency")),
+        _open_dynamodb,
     ),
 }
 _MESSAGES: dict[str, _MessageKind] = {
@@ -105,6 +106,16 @@ def record_sink(text: str, setting: str) -> beam.PTransform[PCollection[Any], An
         stage: Stage = "alert" if setting == "--alert" else "write"
         return SendMessages(_MESSAGES[url.scheme].open(url), url.scheme, messages_of, stage)
     return WriteJsonLines(url.path, _to_json)
+
+
+def message_sink(text: str, setting: str) -> MessageSink:
+    """A stream or a queue to send messages to without a pipeline.
+
+    Raises:
+        UserError: an unknown scheme or parameter.
+    """
+    url = parse_url(text, {name: kind.scheme for name, kind in _MESSAGES.items()}, setting)
+    return _MESSAGES[url.scheme].open(url)
 
 
 def messages_of(record: Record) -> Sequence[Message]:
