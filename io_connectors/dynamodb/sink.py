@@ -28,7 +28,7 @@ class DynamoDbSink:
     - `ttl`, such as `90d`: items get `expires_at`, that long after their event time, and DynamoDB removes them then;
     - `create=true`: the table is made when there is none, billed by request, with point-in-time recovery;
     - `capacity`: of a table that is made: `ondemand`, or read and write units such as `5:100`;
-    - `in_flight`: calls at once from each writer, 8 unless given.
+    - `concurrency`: calls at once from each writer, 8 unless given.
 
     Either way the same rows may be written any number of times, in any cuts. Permissions needed: DescribeTable,
     PutItem, and PartiQLInsert to keep, BatchWriteItem to replace; with `ttl` DescribeTimeToLive; to create
@@ -39,7 +39,7 @@ class DynamoDbSink:
         table: what it says of the table.
         existing: likewise, one of `EXISTING`.
         ttl: likewise, in microseconds.
-        in_flight: likewise.
+        concurrency: likewise.
         backoff: how often a call is made again.
     """
 
@@ -47,7 +47,7 @@ class DynamoDbSink:
     table: Table
     existing: str = "keep"
     ttl: int | None = None
-    in_flight: int = 8
+    concurrency: int = 8
     backoff: Backoff = field(default_factory=Backoff)
 
     def open(self, on_retry: OnRetry) -> ItemWriter:
@@ -57,7 +57,7 @@ class DynamoDbSink:
             UserError: there is no such table, or not one like this.
         """
         # Items are made of types here and need not be checked for them again: that would take half of the time.
-        config = Config(max_pool_connections=self.in_flight, parameter_validation=False)
+        config = Config(max_pool_connections=self.concurrency, parameter_validation=False)
         client = client_of(self.url, "dynamodb", config)
         try:
             make_ready(client, self.table, self.backoff, on_retry)
@@ -66,7 +66,7 @@ class DynamoDbSink:
             raise
         keep = self.existing == "keep"
         call = insert if keep else replace
-        return ItemWriter(client, self.table.name, call, keep, self.ttl, self.in_flight, self.backoff, on_retry)
+        return ItemWriter(client, self.table.name, call, keep, self.ttl, self.concurrency, self.backoff, on_retry)
 
 
 def dynamodb_sink(url: ConnectorUrl) -> DynamoDbSink:
@@ -84,7 +84,7 @@ def dynamodb_sink(url: ConnectorUrl) -> DynamoDbSink:
     table = Table(url.path, ttl is not None, create, url.parameters.get("capacity", "ondemand"))
     table.check()
     sink = DynamoDbSink(
-        url, table, url.choice("existing", EXISTING, default="keep"), ttl, url.integer("in_flight", 8, least=1)
+        url, table, url.choice("existing", EXISTING, default="keep"), ttl, url.integer("concurrency", 8, least=1)
     )
     client_of(url, "dynamodb").close()  # a region that is nowhere to be found is known before anything is read
     return sink

@@ -29,7 +29,7 @@ class ItemWriter:
         call: writes some rows.
         keep_first: of two rows with one id in a batch, whether the first stands or the last.
         ttl: see `items_of`.
-        in_flight: calls at once, at most.
+        concurrency: calls at once, at most.
         backoff: how often a call is made again.
         on_retry: told of each that is.
     """
@@ -41,7 +41,7 @@ class ItemWriter:
         call: Call,
         keep_first: bool,
         ttl: int | None,
-        in_flight: int,
+        concurrency: int,
         backoff: Backoff,
         on_retry: OnRetry,
     ) -> None:
@@ -50,10 +50,10 @@ class ItemWriter:
         self.call = call
         self.keep_first = keep_first
         self.ttl = ttl
-        self.in_flight = in_flight
+        self.concurrency = concurrency
         self.backoff = backoff
         self.on_retry = on_retry
-        self.pool = ThreadPoolExecutor(in_flight, thread_name_prefix="dynamodb")
+        self.pool = ThreadPoolExecutor(concurrency, thread_name_prefix="dynamodb")
 
     def write(self, batch: TransactionBatch) -> Sequence[Refused]:
         """Put every row into the table; those it never takes are returned.
@@ -68,7 +68,7 @@ class ItemWriter:
         flying: deque[Future[list[Refused]]] = deque()
         try:
             while chunk := list(islice(rows, ITEMS_PER_CALL)):
-                if len(flying) >= 2 * self.in_flight:  # built ahead, and not too far: items are large
+                if len(flying) >= 2 * self.concurrency:  # built ahead, and not too far: items are large
                     refused += flying.popleft().result()
                 flying.append(self.pool.submit(self._deliver, chunk, retries))
             for future in flying:

@@ -157,7 +157,7 @@ def test_calls_have_at_most_25_rows_and_few_are_made_ahead() -> None:
         ("dynamodb://decisions?ttl=10&region=x-1", "ttl.*is not a duration"),
         ("dynamodb://decisions?ttl=10ms&region=x-1", "ttl must be at least 1s"),
         ("dynamodb://decisions?capacity=5&region=x-1", "capacity must be ondemand, or"),
-        ("dynamodb://decisions?in_flight=0&region=x-1", "in_flight must be a whole number of at least 1"),
+        ("dynamodb://decisions?concurrency=0&region=x-1", "concurrency must be a whole number of at least 1"),
         ("dynamodb://decisions?tll=10d", "did you mean ttl"),
         ("dynamodb://decisions", "no AWS region"),
     ],
