@@ -12,7 +12,6 @@ from io_connectors.aws import error_code, is_transient
 from io_connectors.delivery import Message, OnRetry, Refused, UndeliveredError
 from io_connectors.retry import Backoff
 
-
 #: Seconds after which an alert that cannot be delivered is let go of, where a URL does not say.
 PATIENCE = 60.0
 
