@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import boto3
@@ -48,6 +49,8 @@ def client(service: str, region: str | None = None, endpoint: str | None = None,
     once = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=60)
     try:
         session = boto3.session.Session()  # one of its own: the default session is not safe to share among threads
+        # Containers set AWS_REGION; boto3, alone among AWS's tools, looks at AWS_DEFAULT_REGION only.
+        region = region or session.region_name or os.environ.get("AWS_REGION")
         return session.client(
             service, region_name=region, endpoint_url=endpoint, config=once.merge(config) if config else once
         )
