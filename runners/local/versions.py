@@ -11,4 +11,4 @@ KINESIS_LOCAL = "0.6.2"  # npm kinesis-local
 VERSITYGW = "1.8.0"  # Go github.com/versity/versitygw/cmd/versitygw
 MINISTACK = "1.5.33"  # PyPI ministack
 #: What ministack's services use when it is there.
-MINISTACK_EXTRAS = ("cryptography==50.0.2", "duckdb==2.0.1", "psycopg2-binary==2.9.13")
+MINISTACK_EXTRAS = ("boto3==1.43.106", "cryptography==50.0.2", "duckdb==2.0.1", "psycopg2-binary==2.9.13")
