@@ -51,7 +51,7 @@ _NOT_READY = frozenset(("ResourceConflictException", "ResourceNotReadyException"
 
 
 class _FailedAlert(msgspec.Struct):
-    alert_id: str
+    alert_id: str | None
     error: str = "the function gave no reason"
     retryable: bool = True
 
@@ -220,8 +220,10 @@ def failures_in(answer: bytes, messages: Sequence[Message]) -> list[Failure]:
     except msgspec.DecodeError as error:
         raise FunctionFailedError(f"the function's answer is not of the agreed form: {error}") from error
     unknown = failed.keys() - {message.id for message in messages}
-    if unknown:
-        raise FunctionFailedError(f"the function's answer names an alert it was not given: {min(unknown)!r}")
+    if unknown and len(messages) == 1:
+        failed = {messages[0].id: failed.popitem()[1]}  # whatever it calls the only one
+    elif unknown:
+        raise FunctionFailedError(f"the function's answer names an alert that it was not given: {unknown.pop()!r}")
     return [
         Failure(at, _code_of(each), safe_payload(each.error), each.retryable)
         for at, message in enumerate(messages)
