@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics.metric import MetricsFilter
-from apache_beam.runners.runner import PipelineResult, PipelineState
+from apache_beam.runners.runner import PipelineState
 
 from io_connectors.output_directory import OutputDirectory
 from pipelines import watch
@@ -30,6 +27,7 @@ from pipelines.progress import Progress
 from pipelines.report import report_html
 from pipelines.setting_values import mask_secrets
 from pipelines.settings import settings_as_toml
+from pipelines.stream import run_until_stopped, terminable
 from pipelines.summary import RunFacts, summary_json, summary_text
 from runners.presets import pipeline_options
 from transforms import tally
@@ -78,7 +76,7 @@ def _run(command: CommandLine) -> int:
             return 1
     _tell(summary_text(facts, colour=sys.stdout.isatty()))
     if not plan.bounded:
-        _complain("stopped: the sinks hold what was decided until then")
+        _complain("stopped: what the sinks hold stands; records that were on their way to them are not in it")
         return 130
     return 0
 
@@ -90,45 +88,17 @@ def _execute(pipeline: beam.Pipeline, plan: Plan, output: OutputDirectory) -> Ru
     watch.reset()
     started = time.monotonic()
     with progress:
-        result = pipeline.run()
-        state = _wait(result, plan.bounded)
+        if plan.bounded:
+            result = pipeline.run()
+            state = result.wait_until_finish()
+        else:
+            result, state = run_until_stopped(pipeline)
     if state != PipelineState.DONE:
         raise RuntimeError(f"the pipeline ended as {state}; what was written until then stands")
     facts = _facts(plan, output, result, time.monotonic() - started, progress)
     output.report.write_text(report_html(facts), "utf-8")
     output.summary.write_bytes(summary_json(facts))
     return facts
-
-
-def _wait(result: PipelineResult, bounded: bool) -> str:
-    """How the pipeline ended. One that has no end is done when somebody stops it."""
-    try:
-        return str(result.wait_until_finish())
-    except KeyboardInterrupt:
-        if bounded:
-            raise
-    except Exception as error:
-        if bounded or not is_interrupt(error):
-            raise
-    result.cancel()
-    return PipelineState.DONE
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Inside, a request to terminate (SIGTERM) is an interrupt, as Ctrl-C is: results are written before the end."""
-
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers, and only it gets them
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _complain(text: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, PrismRunnerOptions, StandardOptions
 
 from runners.prism import find_prism
@@ -57,5 +59,7 @@ def _prepare_prism(options: PipelineOptions, bounded: bool, ordering: str) -> No
                 else "Prism is not on this machine: python -m runners.prism get"
             )
         prism.prism_location = str(found)
+    # It warns of starting and of stopping Prism, which is what it is for.
+    logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
     # Workers are threads of this process unless something else is asked for.
     portable.environment_type = portable.environment_type or "LOOPBACK"

@@ -1,0 +1,81 @@
+"""Run a pipeline that has no end until somebody stops it, by Ctrl-C or by a request to terminate."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import apache_beam as beam
+from apache_beam.runners.runner import PipelineResult, PipelineState
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Inside, a request to terminate (SIGTERM) is an interrupt, as Ctrl-C is: results are written before the end."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with _handling(signal.SIGTERM, interrupt):
+        yield
+
+
+def run_until_stopped(pipeline: beam.Pipeline) -> tuple[PipelineResult, str]:
+    """Run `pipeline`; its result, and the state it ended in, which is `DONE` when it was stopped.
+
+    Raises:
+        Exception: the pipeline failed.
+    """
+    with _handling(signal.SIGINT, signal.SIG_IGN):
+        # What the runner starts takes over how signals are handled. Ctrl-C goes to every process of the terminal, and
+        # a runner that dies of it before its workers have been stopped makes an orderly stop look like a failure.
+        result = pipeline.run()
+    ended: list[Any] = []
+
+    def wait() -> None:
+        try:
+            ended.append(result.wait_until_finish())
+        except Exception as error:
+            ended.append(error)
+
+    waiting = threading.Thread(target=wait, name="pipeline", daemon=True)
+    waiting.start()
+    try:
+        while waiting.is_alive():
+            waiting.join(0.5)
+    except KeyboardInterrupt:
+        _stop(result, waiting)
+        return result, PipelineState.DONE
+    if isinstance(ended[0], Exception):
+        raise ended[0]
+    return result, str(ended[0])
+
+
+def _stop(result: PipelineResult, waiting: threading.Thread) -> None:
+    """Cancel the pipeline. Its threads find their connections closed, which says nothing to whoever stopped it."""
+    threading.excepthook = lambda args: _LOGGER.debug("%s ended: %s", args.thread, args.exc_value)
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    try:
+        result.cancel()
+    except Exception as error:
+        _LOGGER.debug("the pipeline was gone before it could be cancelled: %s", error)
+    waiting.join(10)
+
+
+@contextmanager
+def _handling(number: signal.Signals, handler: Any) -> Iterator[None]:
+    """Handle a signal so for a while; outside the main thread, which alone gets signals, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
