@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
-from runners.local.aws import Aws
-from runners.local.dynamodb import DynamoDb
-from runners.local.kafka import Kafka
-from runners.local.kinesis import Kinesis, KinesisLocal
-from runners.local.postgres import Postgres
-from runners.local.s3 import S3
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from runners.local.server import Server, free_port, stop_all
 
-__all__ = ["S3", "Aws", "DynamoDb", "Kafka", "Kinesis", "KinesisLocal", "Postgres", "Server", "free_port", "stop_all"]
+if TYPE_CHECKING:
+    from runners.local.aws import Aws
+    from runners.local.dynamodb import DynamoDb
+    from runners.local.kafka import Kafka
+    from runners.local.kinesis import Kinesis, KinesisLocal
+    from runners.local.lambda_emulator import LambdaEmulator
+    from runners.local.postgres import Postgres
+    from runners.local.s3 import S3
+
+#: Each needs its client's library: imported by those who ask for it, so that nobody else waits for it.
+_MODULES = {
+    "Aws": "aws",
+    "DynamoDb": "dynamodb",
+    "Kafka": "kafka",
+    "Kinesis": "kinesis",
+    "KinesisLocal": "kinesis",
+    "LambdaEmulator": "lambda_emulator",
+    "Postgres": "postgres",
+    "S3": "s3",
+}
+
+__all__ = [
+    "S3",
+    "Aws",
+    "DynamoDb",
+    "Kafka",
+    "Kinesis",
+    "KinesisLocal",
+    "LambdaEmulator",
+    "Postgres",
+    "Server",
+    "free_port",
+    "stop_all",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -12,3 +12,7 @@ VERSITYGW = "1.8.0"  # Go github.com/versity/versitygw/cmd/versitygw
 MINISTACK = "1.5.33"  # PyPI ministack
 #: What ministack's services use when it is there.
 MINISTACK_EXTRAS = ("boto3==1.43.106", "cryptography==50.0.2", "duckdb==2.0.1", "psycopg2-binary==2.9.13")
+#: PyPI aws-sam-cli, for AWS's emulator of the Lambda runtime that it carries.
+SAM_CLI = "1.170.0"
+#: What Lambda's Python runtime has installed: AWS's runtime client, and boto3.
+LAMBDA_RUNTIME = {"awslambdaric": "4.2.2", "boto3": "1.44.8"}

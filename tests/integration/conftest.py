@@ -11,13 +11,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from runners.local import S3, Aws, DynamoDb, Kafka, Kinesis, KinesisLocal, Postgres, Server, free_port
+from runners.local import S3, Aws, DynamoDb, Kafka, Kinesis, KinesisLocal, LambdaEmulator, Postgres, Server, free_port
 from runners.prism import get_prism
 from transforms.errors import UserError
 
@@ -103,6 +103,21 @@ def aws(servers: Path) -> Aws:
     `.deploy_function(name, zip, handler)` deploys a function. What it holds outlives a stop, but no kill.
     """
     return running(Aws(servers / "aws", free_port()))
+
+
+@pytest.fixture
+def lambda_emulator(servers: Path) -> Iterator[Callable[..., LambdaEmulator]]:
+    """Starts AWS's runtime emulator around a zip: `lambda_emulator(zip, "module.function", variables).invoke(event)`."""
+    started: list[LambdaEmulator] = []
+
+    def start(package: Path, handler: str, variables: Mapping[str, str] | None = None) -> LambdaEmulator:
+        directory = Path(tempfile.mkdtemp(prefix="lambda-emulator-", dir=servers))
+        started.append(running(LambdaEmulator(directory, free_port(), package, handler, variables or {})))
+        return started[-1]
+
+    yield start
+    for emulator in started:
+        emulator.stop()
 
 
 @pytest.fixture(scope="session")

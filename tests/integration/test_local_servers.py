@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 import pytest
 from botocore.exceptions import ClientError
 
-from runners.local import S3, Aws, DynamoDb, Kafka, Kinesis, KinesisLocal, Postgres
+from runners.local import S3, Aws, DynamoDb, Kafka, Kinesis, KinesisLocal, LambdaEmulator, Postgres
 
 
 def test_kafka_keeps_its_topics_and_its_port_when_it_is_killed(kafka: Kafka) -> None:
@@ -112,3 +113,20 @@ def test_aws_runs_a_function_and_keeps_its_messages_when_it_is_stopped(aws: Aws,
     (message,) = aws.client("sqs").receive_message(QueueUrl=aws.queue_url)["Messages"]
     assert message["Body"] == "kept"
     assert aws.client("sns").get_topic_attributes(TopicArn=aws.topic_arn)["Attributes"]["TopicArn"] == aws.topic_arn
+
+
+def test_the_lambda_emulator_runs_a_zip_and_again_after_a_kill(
+    lambda_emulator: Callable[..., LambdaEmulator], tmp_path: Path
+) -> None:
+    """The function gets its event and its variables, its errors are told, and it runs again when it was killed."""
+    package = tmp_path / "function.zip"
+    with zipfile.ZipFile(package, "w") as archive:
+        archive.writestr("dividing.py", "import os\ndef handler(event, context): return int(os.environ['N']) / event\n")
+    emulator = lambda_emulator(package, "dividing.handler", {"N": "6"})
+    assert emulator.invoke(3) == 2.0
+    failed = emulator.invoke(0)
+    assert isinstance(failed, dict)
+    assert failed["errorType"] == "ZeroDivisionError"
+    emulator.kill()
+    emulator.start()
+    assert emulator.invoke(2) == 3.0
