@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import apache_beam as beam
 import msgspec
 import numpy as np
+import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.transforms.window import GlobalWindow, GlobalWindows
@@ -200,9 +201,11 @@ def written_of(batch: TransactionBatch) -> list[Written]:
         >>> written_of(from_rows({"transaction_id": str(p), "position": p, **row} for p in (7, 3, 4, 5)))
         [Written(source='topic-0', ranges=((3, 6), (7, 8)))]
     """
-    sources = np.asarray(batch.rows.column("source").cast("string").to_numpy(zero_copy_only=False))
-    positions = batch.numpy("position")
-    return [Written(str(s), _ranges(np.unique(positions[sources == s]))) for s in np.unique(sources)]
+    column = batch.rows.column("source")
+    sources = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    places, positions = np.asarray(sources.indices), batch.numpy("position")
+    names = sources.dictionary.to_pylist()
+    return [Written(names[at], _ranges(np.unique(positions[places == at]))) for at in np.unique(places).tolist()]
 
 
 def _ranges(positions: np.ndarray[Any, Any]) -> tuple[tuple[int, int], ...]:
