@@ -44,7 +44,7 @@ def client(service: str, region: str | None = None, endpoint: str | None = None,
         config: more of botocore's settings.
 
     Raises:
-        UserError: no region is given or configured.
+        UserError: no region is given or configured, or the endpoint is no URL.
     """
     once = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=60)
     try:
@@ -54,6 +54,10 @@ def client(service: str, region: str | None = None, endpoint: str | None = None,
         return session.client(
             service, region_name=region, endpoint_url=endpoint, config=once.merge(config) if config else once
         )
+    except ValueError as error:
+        raise UserError(
+            f"{service}: endpoint must be a URL such as http://127.0.0.1:9000; found {endpoint!r} ({error})"
+        ) from error
     except botocore.exceptions.NoRegionError as error:
         raise UserError(f"{service}: no AWS region; give ?region= in the URL, or set AWS_REGION") from error
 

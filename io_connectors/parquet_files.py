@@ -33,8 +33,8 @@ class WriteParquet(beam.PTransform[beam.PCollection[TransactionBatch], beam.PCol
     """Write batches into `part-*.parquet` files of a directory and give the files' names.
 
     Each bundle writes files of its own, under names a reader's `part-*.parquet` does not match until the
-    bundle is complete. A file's name tells its earliest event time and a digest of its transactions and
-    scores, so a bundle that is run again replaces its own files. Where a runner cuts the rows into other
+    bundle is complete. A file's name tells its earliest event time and a digest of its transactions, scores and
+    decisions, so a bundle that is run again replaces its own files. Where a runner cuts the rows into other
     bundles on recovery, rows may come twice: `transaction_id` tells them apart. A worker that is killed may
     leave a hidden `.part-*.tmp` behind, which is safe to delete.
 
@@ -201,12 +201,13 @@ class _PartFile:
 
 
 def _fingerprints(rows: pa.RecordBatch) -> bytes:
-    """Some bytes a row of its id and score, so that how rows were cut into batches leaves no trace."""
-    ids = stable_hash(rows.column("transaction_id"))
-    if "score" not in rows.schema.names:
-        return ids.tobytes()
-    scores = rows.column("score").cast(pa.float64()).to_numpy(zero_copy_only=False)
-    return np.stack([ids, scores.view(np.uint64)], axis=1).tobytes()
+    """Some bytes a row of its id, score and decision, so that how rows were cut into batches leaves no trace."""
+    words = [stable_hash(rows.column("transaction_id"))]
+    if "score" in rows.schema.names:
+        words.append(rows.column("score").cast(pa.float64()).to_numpy(zero_copy_only=False).view(np.uint64))
+    if "decision" in rows.schema.names:
+        words.append(stable_hash(rows.column("decision")))
+    return np.stack(words, axis=1).tobytes()
 
 
 def _repetitive_text(path: str, kind: pa.DataType) -> list[str]:

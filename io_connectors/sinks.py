@@ -27,10 +27,11 @@ class Record(Protocol):
 
 
 class _BatchKind(NamedTuple):
-    """A sink of whole batches: what its URL takes, and the sink that a URL names."""
+    """A sink of whole batches: what its URL takes, the sink that a URL names, and how many rows a call has."""
 
     scheme: Scheme
     open: Callable[[ConnectorUrl], BatchSink]
+    most_rows: int = 50_000
 
 
 class _MessageKind(NamedTuple):
@@ -52,12 +53,29 @@ def _open_lambda(url: ConnectorUrl) -> MessageSink:
     return lambda_sink(url)
 
 
+def _open_s3_parquet(url: ConnectorUrl) -> BatchSink:
+    from io_connectors.s3.parquet_sink import s3_parquet_sink
+
+    return s3_parquet_sink(url)
+
+
+def _open_s3_lines(url: ConnectorUrl) -> MessageSink:
+    from io_connectors.s3.message_sink import s3_message_sink
+
+    return s3_message_sink(url)
+
+
 #: Sinks of decisions beside `file:`, and of single records. Each connector has one line. What opens it imports its
 #: client then and not before: a run that does without it starts sooner.
 _BATCHES: dict[str, _BatchKind] = {
     "dynamodb": _BatchKind(
         Scheme("a table", ("region", "endpoint", "existing", "ttl", "create", "capacity", "concurrency")),
         _open_dynamodb,
+    ),
+    "s3": _BatchKind(
+        Scheme("bucket/prefix", ("region", "endpoint", "rows_per_file", "flagged", "kms_key")),
+        _open_s3_parquet,
+        most_rows=1 << 18,  # an object a day of each call: few and large ones
     ),
 }
 _MESSAGES: dict[str, _MessageKind] = {
@@ -68,6 +86,7 @@ _MESSAGES: dict[str, _MessageKind] = {
         ),
         _open_lambda,
     ),
+    "s3": _MessageKind(Scheme("bucket/prefix", ("region", "endpoint", "kms_key")), _open_s3_lines),
 }
 
 DECISION_SINKS = {
@@ -87,7 +106,8 @@ def decision_sink(text: str, setting: str = "--sink") -> beam.PTransform[PCollec
     """
     url = parse_url(text, DECISION_SINKS, setting)
     if url.scheme in _BATCHES:
-        return WriteBatches(_BATCHES[url.scheme].open(url), url.scheme)
+        kind = _BATCHES[url.scheme]
+        return WriteBatches(kind.open(url), url.scheme, kind.most_rows)
     return WriteParquet(url.path, rows_per_file=url.integer("rows_per_file", default=1 << 20, least=1))
 
 

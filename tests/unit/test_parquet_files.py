@@ -84,11 +84,12 @@ def test_the_same_rows_replace_their_own_file(tmp_path: Path) -> None:
         decisions(10, transaction_id=pa.array([f"x{number}" for number in range(10)])),
         decisions(9),
         decisions(10, score=pa.array([None] * 10, pa.float64())),
+        decisions(10, decision=pa.array(["approve"] * 9 + ["review"])),
     ],
-    ids=["scores", "ids", "fewer rows", "no scores"],
+    ids=["scores", "ids", "fewer rows", "no scores", "decisions"],
 )
 def test_other_rows_get_another_name(tmp_path: Path, other: pa.RecordBatch) -> None:
-    """Neither other transactions nor other scores of the same ones overwrite a file."""
+    """Neither other transactions nor other scores or decisions of the same ones overwrite a file."""
     for rows in (decisions(10), other):
         files = ParquetFiles(tmp_path)
         files.add(rows)
