@@ -53,6 +53,12 @@ def _open_lambda(url: ConnectorUrl) -> MessageSink:
     return lambda_sink(url)
 
 
+def _open_postgresql(url: ConnectorUrl) -> BatchSink:
+    from io_connectors.postgresql.sink import postgresql_sink
+
+    return postgresql_sink(url)
+
+
 def _open_s3_parquet(url: ConnectorUrl) -> BatchSink:
     from io_connectors.s3.parquet_sink import s3_parquet_sink
 
@@ -71,6 +77,24 @@ _BATCHES: dict[str, _BatchKind] = {
     "dynamodb": _BatchKind(
         Scheme("a table", ("region", "endpoint", "existing", "ttl", "create", "capacity", "concurrency")),
         _open_dynamodb,
+    ),
+    "postgresql": _BatchKind(
+        Scheme(
+            "user@host:port/database/schema/table",
+            (
+                "create",
+                "existing",
+                "layout",
+                "sslmode",
+                "sslrootcert",
+                "secret",
+                "iam",
+                "region",
+                "endpoint",
+                "statement_timeout",
+            ),
+        ),
+        _open_postgresql,
     ),
     "s3": _BatchKind(
         Scheme("bucket/prefix", ("region", "endpoint", "rows_per_file", "flagged", "kms_key")),

@@ -1,0 +1,1 @@
+"""Decisions into PostgreSQL, RDS and Aurora: `postgresql://user@host/database/schema/table`."""
