@@ -11,6 +11,7 @@ from apache_beam.pvalue import PBegin, PCollection
 
 from io_connectors.files import FILE_URL, ReadFiles
 from io_connectors.kafka.settings import KAFKA_SOURCE, read_settings
+from io_connectors.kinesis.settings import KINESIS_SOURCE
 from io_connectors.simulation import simulation_from_url
 from io_connectors.simulator import SimulateTransactions
 from io_connectors.urls import Scheme, parse_url
@@ -59,10 +60,21 @@ def _open_kafka(text: str, schema: Schema, batch_rows: int) -> Source:
     return Source(ReadKafka(settings), settings.bounded)
 
 
+def _open_kinesis(text: str, schema: Schema, batch_rows: int) -> Source:
+    from io_connectors.kinesis.check import check_source
+    from io_connectors.kinesis.read import ReadKinesis
+    from io_connectors.kinesis.settings import read_settings
+
+    settings = read_settings(parse_url(text, SOURCES), batch_rows)
+    check_source(settings)
+    return Source(ReadKinesis(settings), settings.bounded)
+
+
 _KINDS = {
     "simulator": _Kind(Scheme(parameters=("customers", "terminals", "days", "seed", "rate")), _open_simulator),
     "file": _Kind(FILE_URL, _open_files),
     "kafka": _Kind(KAFKA_SOURCE, _open_kafka),
+    "kinesis": _Kind(KINESIS_SOURCE, _open_kinesis),
 }
 SOURCES = {name: kind.scheme for name, kind in _KINDS.items()}
 

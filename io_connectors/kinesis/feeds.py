@@ -1,0 +1,204 @@
+"""What a shard has next: asked for with GetRecords, no oftener than Kinesis allows."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from io_connectors.aws import error_code
+from io_connectors.kinesis.api import Answer, KinesisApi, may_pass
+from io_connectors.kinesis.records import Records, unpack
+from io_connectors.kinesis.settings import Stream
+from io_connectors.kinesis.shards import Segment
+
+LOG = logging.getLogger(__name__)
+
+#: What a shard gives to all who read it together: calls and bytes a second.
+CALLS, BYTES = 5.0, 2e6
+#: Seconds for which calls may fail, one after the other, before reading is given up.
+PATIENCE = 300.0
+#: Seconds: bounds of the waits after a failure.
+FIRST_WAIT, LONGEST_WAIT = 0.2, 5.0
+
+
+class Page(NamedTuple):
+    """What a shard gave.
+
+    Attributes:
+        records: in order; there may be none.
+        end: whether the shard has been read to its end.
+        seen: what arrived up to here has been read, microseconds since 1970; 0: nobody knows.
+    """
+
+    records: Records
+    end: bool
+    seen: int
+
+
+class UnknownPositionError(Exception):
+    """The shard does not know the sequence number from which it is to be read on, or is not there any more."""
+
+
+class Feed(Protocol):
+    """A shard that is being read. One thread at a time uses it."""
+
+    def poll(self) -> Page | None:
+        """What comes next, or None when there is nothing yet.
+
+        Raises:
+            UnknownPositionError: reading cannot go on where it stood.
+            Exception: calls have failed for too long, or will never succeed.
+        """
+
+    def wait(self) -> float:
+        """Seconds after which it is worth polling again."""
+
+    def close(self) -> None:
+        """Let go of what is held."""
+
+
+class Pace:
+    """When a shard may be asked again: everybody in this process who reads it shares one.
+
+    Example:
+        >>> pace = Pace(lambda: 10.0)
+        >>> pace.count(1_000_000)
+        >>> pace.wait()
+        0.5
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next = 0.0
+
+    def wait(self) -> float:
+        """Seconds until then."""
+        return max(0.0, self._next - self._clock())
+
+    def count(self, size: int) -> None:
+        """Have made a call that gave so many bytes."""
+        self.hold(max(1 / CALLS, size / BYTES))
+
+    def hold(self, seconds: float) -> None:
+        """Leave the shard alone for so long."""
+        self._next = max(self._next, self._clock() + seconds)
+
+
+_PACES: dict[tuple[Stream, str], Pace] = {}
+_PACES_LOCK = threading.Lock()
+
+
+def pace_of(stream: Stream, shard: str) -> Pace:
+    """The pace of a shard, the same for all of this process."""
+    with _PACES_LOCK:
+        return _PACES.setdefault((stream, shard), Pace())
+
+
+class Failures:
+    """Failed calls in a row: how long to wait after each, and when to give up.
+
+    Args:
+        what: is being read, for the log.
+        on_retry: told of each error that is followed by another attempt.
+        clock: seconds that never go back.
+        uniform: a number between two others.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        on_retry: Callable[[Exception], None],
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._what, self._on_retry, self._clock, self._uniform = what, on_retry, clock, uniform
+        self._count = 0
+        self._since = 0.0
+
+    def none(self) -> None:
+        """A call has succeeded."""
+        self._count = 0
+
+    def add(self, error: Exception) -> float:
+        """Seconds to wait before the call is made again.
+
+        Raises:
+            Exception: the error itself: it will not pass, or has not for five minutes.
+        """
+        self._since = self._clock() if self._count == 0 else self._since
+        if not may_pass(error) or self._clock() - self._since > PATIENCE:
+            raise error
+        self._on_retry(error)
+        bound = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(self._count, 30))
+        self._count += 1
+        if self._count & (self._count - 1) == 0 and self._count > 2:  # the 4th, the 8th, ...: not every one of them
+            LOG.warning("reading %s: %s; %d attempts so far, will try again", self._what, error, self._count)
+        return self._uniform(bound / 2, bound)
+
+
+class PolledShard:
+    """A `Feed` that calls GetRecords.
+
+    Args:
+        api: of the stream.
+        segment: with the shard, and where in it to go on.
+        start: where reading starts in shards of which nothing has been read; see `KinesisApi.iterator`.
+        failures: counts those of this shard.
+        pace: of this shard.
+    """
+
+    def __init__(self, api: KinesisApi, segment: Segment, start: int, failures: Failures, pace: Pace) -> None:
+        self._api, self._segment, self._start = api, segment, start
+        self._failures, self._pace = failures, pace
+        self._after = (segment.sequence, segment.subsequence) if segment.sequence else None
+        self._iterator: str | None = None
+
+    def poll(self) -> Page | None:
+        if self._pace.wait() > 0:
+            return None
+        try:
+            answer = self._ask()
+        except Exception as error:
+            if error_code(error) == "ExpiredIteratorException":
+                self._iterator = None  # they last five minutes; the place they stood for is known
+            else:
+                self._pace.hold(self._failures.add(error))
+            return None
+        self._failures.none()
+        self._pace.count(sum(len(each["Data"]) for each in answer.records))
+        return self._page(answer)
+
+    def wait(self) -> float:
+        return self._pace.wait()
+
+    def close(self) -> None:
+        """Nothing is held: connections belong to the process."""
+
+    def _ask(self) -> Answer:
+        if self._iterator is None:
+            try:
+                self._iterator = self._api.iterator(self._segment, self._start)
+            except Exception as error:
+                if error_code(error) in ("InvalidArgumentException", "ResourceNotFoundException"):
+                    raise UnknownPositionError(str(error)) from error
+                raise
+        return self._api.records(self._iterator)
+
+    def _page(self, answer: Answer) -> Page:
+        records = unpack(answer.records, self._after)
+        if answer.records:
+            # Where an iterator that expires is got anew, and where this call's answer ends.
+            last = answer.records[-1]["SequenceNumber"]
+            inner = records.subsequences[-1] if len(records) and records.sequences[-1] == last else 0
+            before = self._after[1] if self._after is not None and self._after[0] == last else 0
+            self._after = (last, max(inner, before))
+            self._segment = Segment(self._segment.shard, "", "", sequence=last)
+        self._iterator = answer.next
+        # Of a shard that has ended this says nothing: the records of those that follow it may have come long ago.
+        caught_up = not answer.records and answer.behind == 0 and answer.next is not None
+        seen = answer.served if caught_up else max(records.times, default=0)
+        return Page(records, answer.next is None, seen)
