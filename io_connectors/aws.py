@@ -15,6 +15,9 @@ from transforms.errors import UserError
 #: Error codes that go away by themselves, whatever the service.
 THROTTLED = frozenset(
     (
+        "KMSThrottling",
+        "KMSThrottlingException",
+        "KmsThrottled",
         "LimitExceededException",
         "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",

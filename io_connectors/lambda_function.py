@@ -21,16 +21,9 @@ import msgspec
 from botocore.config import Config
 
 from io_connectors.aws import client, error_code, is_transient
+from io_connectors.aws_messages import fault_of_aws, reason_of_aws
 from io_connectors.delivery import Message, MessageWriter, OnRetry
-from io_connectors.message_calls import (
-    PATIENCE,
-    Calls,
-    Failure,
-    Fault,
-    MessageCalls,
-    fault_of_aws,
-    reason_of_aws,
-)
+from io_connectors.message_calls import PATIENCE, Calls, Failure, Fault, MessageCalls
 from io_connectors.retry import Backoff
 from io_connectors.urls import ConnectorUrl
 from transforms.dead_letters import safe_payload

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-from io_connectors.aws import error_code, is_transient
 from io_connectors.delivery import Message, OnRetry, Refused, UndeliveredError
 from io_connectors.retry import Backoff
 
@@ -205,26 +204,3 @@ def _settle_failures(places: Sequence[int], failures: Sequence[Failure], state: 
     state.refused += refused
     if again:
         state.put_off([each.at for each in again], again)
-
-
-def fault_of_aws(error: Exception, content: frozenset[str]) -> Fault:
-    """What an error of a boto3 client means.
-
-    Args:
-        error: what a call raised.
-        content: codes by which the service says that it will not take what is in the call.
-
-    Example:
-        >>> import botocore.exceptions
-        >>> too_long = botocore.exceptions.ClientError({"Error": {"Code": "BatchRequestTooLong"}}, "SendMessageBatch")
-        >>> fault_of_aws(too_long, frozenset(["BatchRequestTooLong"])).name
-        'CONTENT'
-    """
-    if is_transient(error):
-        return Fault.SERVICE
-    return Fault.CONTENT if error_code(error) in content else Fault.SETUP
-
-
-def reason_of_aws(error: Exception) -> str:
-    """AWS's code of an error, or the name of an error that got no answer."""
-    return error_code(error) or type(error).__name__

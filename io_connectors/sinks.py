@@ -71,6 +71,18 @@ def _open_s3_lines(url: ConnectorUrl) -> MessageSink:
     return s3_message_sink(url)
 
 
+def _open_sns(url: ConnectorUrl) -> MessageSink:
+    from io_connectors.sns import sns_sink
+
+    return sns_sink(url)
+
+
+def _open_sqs(url: ConnectorUrl) -> MessageSink:
+    from io_connectors.sqs import sqs_sink
+
+    return sqs_sink(url)
+
+
 #: Sinks of decisions beside `file:`, and of single records. Each connector has one line. What opens it imports its
 #: client then and not before: a run that does without it starts sooner.
 _BATCHES: dict[str, _BatchKind] = {
@@ -109,6 +121,12 @@ _MESSAGES: dict[str, _MessageKind] = {
             ("qualifier", "invocation", "batch", "concurrency", "give_up_after", "region", "endpoint"),
         ),
         _open_lambda,
+    ),
+    "sns": _MessageKind(
+        Scheme("a topic's ARN", ("format", "minor_digits", "concurrency", "give_up_after", "endpoint")), _open_sns
+    ),
+    "sqs": _MessageKind(
+        Scheme("a queue's name, URL or ARN", ("concurrency", "give_up_after", "region", "endpoint")), _open_sqs
     ),
     "s3": _MessageKind(Scheme("bucket/prefix", ("region", "endpoint", "kms_key")), _open_s3_lines),
 }
