@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from runners.local.aws import Aws
     from runners.local.dynamodb import DynamoDb
     from runners.local.kafka import Kafka
+    from runners.local.kafka_secure import KafkaOauth, KafkaScram
     from runners.local.kinesis import Kinesis, KinesisLocal
     from runners.local.lambda_emulator import LambdaEmulator
     from runners.local.postgres import Postgres
@@ -21,6 +22,8 @@ _MODULES = {
     "Aws": "aws",
     "DynamoDb": "dynamodb",
     "Kafka": "kafka",
+    "KafkaOauth": "kafka_secure",
+    "KafkaScram": "kafka_secure",
     "Kinesis": "kinesis",
     "KinesisLocal": "kinesis",
     "LambdaEmulator": "lambda_emulator",
@@ -33,6 +36,8 @@ __all__ = [
     "Aws",
     "DynamoDb",
     "Kafka",
+    "KafkaOauth",
+    "KafkaScram",
     "Kinesis",
     "KinesisLocal",
     "LambdaEmulator",

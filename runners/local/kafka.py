@@ -93,7 +93,10 @@ class Kafka(Server):
         if not (self.directory / "data" / "meta.properties").exists():
             self._format(installation, properties)
         flags = [f"-Dlog4j2.configurationFile={logging}"]
-        return Command(java(installation, "kafka.Kafka", str(properties), heap="512m", flags=flags), self.directory)
+        argv = java(
+            installation, "kafka.Kafka", str(properties), heap="512m", extra=self._classes(installation), flags=flags
+        )
+        return Command(argv, self.directory)
 
     def answers(self) -> bool:
         try:
@@ -133,16 +136,23 @@ class Kafka(Server):
         return self.address
 
     def _properties(self) -> list[str]:
-        """What depends on the ports and the directory; the controller's port matters to nobody else."""
+        """What depends on the ports and the directory."""
         controller = f"{HOST}:{free_port()}"
         return [
-            f"controller.quorum.voters=1@{controller}",
+            *self._common_properties(controller),
             f"listeners=CLIENT://{self.address},CONTROLLER://{controller}",
             f"advertised.listeners=CLIENT://{self.address}",
             "listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "inter.broker.listener.name=CLIENT",
-            f"log.dirs={self.directory / 'data'}",
         ]
+
+    def _common_properties(self, controller: str) -> list[str]:
+        """The controller's port, any that is free, matters to nobody but the broker itself."""
+        return [f"controller.quorum.voters=1@{controller}", f"log.dirs={self.directory / 'data'}"]
+
+    def _classes(self, installation: Path) -> Path | None:
+        """A directory with classes that the broker needs on top of its own."""
+        return None
 
     def _format(self, installation: Path, properties: Path) -> None:
         """Give the data directory its identity, which Kafka wants before it starts for the first time."""

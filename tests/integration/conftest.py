@@ -17,7 +17,20 @@ from typing import TypeVar
 
 import pytest
 
-from runners.local import S3, Aws, DynamoDb, Kafka, Kinesis, KinesisLocal, LambdaEmulator, Postgres, Server, free_port
+from runners.local import (
+    S3,
+    Aws,
+    DynamoDb,
+    Kafka,
+    KafkaOauth,
+    KafkaScram,
+    Kinesis,
+    KinesisLocal,
+    LambdaEmulator,
+    Postgres,
+    Server,
+    free_port,
+)
 from runners.prism import get_prism
 from transforms.errors import UserError
 
@@ -67,6 +80,18 @@ def kafka(servers: Path) -> Kafka:
 
 
 @pytest.fixture(scope="session")
+def kafka_scram(servers: Path) -> KafkaScram:
+    """A broker with SASL_SSL and SCRAM-SHA-512: `.bootstrap`, `.url`, `.ca`, `.username`, `.password`."""
+    return running(KafkaScram(servers / "kafka-scram", free_port()))
+
+
+@pytest.fixture(scope="session")
+def kafka_oauth(servers: Path) -> KafkaOauth:
+    """A broker with SASL_SSL that wants MSK's tokens: `.bootstrap`, `.url`, `.ca`, `.environment` (AWS credentials)."""
+    return running(KafkaOauth(servers / "kafka-oauth", free_port()))
+
+
+@pytest.fixture(scope="session")
 def postgres(servers: Path) -> Postgres:
     """A database server: `.url`, `.environment` (PGPASSFILE), `.password`, `.connect()`."""
     return running(Postgres(servers / "postgres", free_port()))
@@ -107,7 +132,7 @@ def aws(servers: Path) -> Aws:
 
 @pytest.fixture
 def lambda_emulator(servers: Path) -> Iterator[Callable[..., LambdaEmulator]]:
-    """Starts AWS's runtime emulator around a zip: `lambda_emulator(zip, "module.function", variables).invoke(event)`."""
+    """Starts AWS's runtime emulator: `lambda_emulator(zip, "module.function", variables).invoke(event)`."""
     started: list[LambdaEmulator] = []
 
     def start(package: Path, handler: str, variables: Mapping[str, str] | None = None) -> LambdaEmulator:

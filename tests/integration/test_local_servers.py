@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import base64
 import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from botocore.auth import SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
+from confluent_kafka import Producer
 
-from runners.local import S3, Aws, DynamoDb, Kafka, Kinesis, KinesisLocal, LambdaEmulator, Postgres
+from runners.local import (
+    S3,
+    Aws,
+    DynamoDb,
+    Kafka,
+    KafkaOauth,
+    KafkaScram,
+    Kinesis,
+    KinesisLocal,
+    LambdaEmulator,
+    Postgres,
+)
+from runners.local.certificates import certificates
 
 
 def test_kafka_keeps_its_topics_and_its_port_when_it_is_killed(kafka: Kafka) -> None:
@@ -22,6 +40,60 @@ def test_kafka_keeps_its_topics_and_its_port_when_it_is_killed(kafka: Kafka) -> 
     kafka.start()
     topics = kafka.admin().list_topics(timeout=10.0).topics
     assert {name: len(topic.partitions) for name, topic in topics.items()} == {"transaction-events": 3, "kept": 2}
+
+
+def what_goes_wrong(broker: KafkaScram | KafkaOauth, **settings: Any) -> str:
+    """What a client is told that sends one message; empty when the message arrives."""
+    told: list[str] = []
+    address = {
+        "bootstrap.servers": broker.bootstrap,
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": broker.mechanism,
+    }
+    quiet = {"log_level": 0, "error_cb": lambda error: told.append(str(error))}
+    producer = Producer({"ssl.ca.location": str(broker.ca), **address, **quiet, **settings})
+    producer.produce("transaction-events", b"{}")
+    deadline = time.monotonic() + 20.0
+    while producer.flush(0.1) and not told and time.monotonic() < deadline:
+        pass
+    left = len(producer)
+    producer.purge()
+    return (told or ["no answer"])[0] if left else ""
+
+
+def test_kafka_with_scram_lets_in_who_knows_the_password(kafka_scram: KafkaScram, tmp_path: Path) -> None:
+    """The password is enough; another password, or trust in another authority than the broker's, is not."""
+    others = certificates(tmp_path / "certificates").authority
+    login = {"sasl.username": kafka_scram.username, "sasl.password": kafka_scram.password}
+    assert what_goes_wrong(kafka_scram, **login) == ""
+    assert "invalid credentials" in what_goes_wrong(kafka_scram, **login | {"sasl.password": "another"})
+    assert "certificate verify failed" in what_goes_wrong(kafka_scram, **login, **{"ssl.ca.location": str(others)})
+
+
+def signed_url(secret_key: str, service: str = "kafka-cluster", expires: int = 900) -> str:
+    """A token as MSK's IAM access control wants it, when nothing else is asked for."""
+    request = AWSRequest("GET", "https://kafka.us-east-1.amazonaws.com/?Action=kafka-cluster%3AConnect")
+    SigV4QueryAuth(Credentials("local", secret_key), service, "us-east-1", expires).add_auth(request)
+    return base64.urlsafe_b64encode(f"{request.url}&User-Agent=test".encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    ("token", "accepted"),
+    [
+        (signed_url("local-secret"), True),
+        (signed_url("another key"), False),
+        (signed_url("local-secret", service="s3"), False),
+        (signed_url("local-secret", expires=-1), False),
+        ("nonsense", False),
+    ],
+    ids=["signed", "another key", "another service", "expired", "nonsense"],
+)
+def test_kafka_with_oauth_lets_in_who_has_signed_as_msk_wants(
+    kafka_oauth: KafkaOauth, token: str, accepted: bool
+) -> None:
+    """A URL signed with the right key for the right service and not expired is enough, and nothing less is."""
+    told = what_goes_wrong(kafka_oauth, oauth_cb=lambda _: (token, time.time() + 900))
+    assert told == "" if accepted else "invalid_token" in told
 
 
 def test_postgres_keeps_what_was_committed_when_it_is_killed(postgres: Postgres) -> None:
