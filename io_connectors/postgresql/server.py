@@ -72,9 +72,12 @@ class PostgresqlDatabase:
                 connection.execute(statement)
 
     def load(self, values: pa.RecordBatch, target: Target) -> None:
-        """See `Database`. The batch's id depends on its content alone, so it is known when it comes again."""
+        """See `Database`. The batch's id depends on its content alone, so it is known when it comes again.
+
+        Rows are merged in the order of their keys: writers of the same rows wait for each other, and not in a circle.
+        """
         place = pa.array(np.arange(values.num_rows, dtype=np.int32))
-        content = binary_copy(values.append_column(PLACE, place)).data
+        content = binary_copy(values.append_column(PLACE, place).sort_by(KEY)).data
         head = repr(target.columns).encode()
         batch_id = hashlib.blake2b(content, digest_size=16, key=hashlib.blake2b(head).digest()).hexdigest()
         bound = {"batch_id": batch_id, "rows": values.num_rows}

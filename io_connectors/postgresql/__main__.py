@@ -1,0 +1,10 @@
+"""`python -m io_connectors.postgresql ddl`: print the statements that create the sink's tables."""
+
+import sys
+
+import pipelines  # noqa: F401 - has Beam be quiet about what it does not find
+from io_connectors.sql.ddl import main
+from io_connectors.sql.dialects import POSTGRESQL
+
+if __name__ == "__main__":
+    sys.exit(main(POSTGRESQL, sys.argv[1:]))
