@@ -25,14 +25,19 @@ def create_queue(aws: Aws, name: str, **attributes: str) -> str:
     return url
 
 
+def queue_arn(aws: Aws, url: str) -> str:
+    """A queue's ARN."""
+    answer = aws.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+    return str(answer["Attributes"]["QueueArn"])
+
+
 def create_topic(aws: Aws, name: str) -> tuple[str, str]:
     """A topic's ARN, and the URL of a queue that gets all its messages as they were published."""
     attributes = {"FifoTopic": "true"} if name.endswith(".fifo") else {}
     topic: str = aws.client("sns").create_topic(Name=name, Attributes=attributes)["TopicArn"]
     queue = create_queue(aws, f"{name.removesuffix('.fifo')}-seen{'.fifo' if attributes else ''}")
-    arn = aws.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     aws.client("sns").subscribe(
-        TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes={"RawMessageDelivery": "true"}
+        TopicArn=topic, Protocol="sqs", Endpoint=queue_arn(aws, queue), Attributes={"RawMessageDelivery": "true"}
     )
     return topic, queue
 
