@@ -23,6 +23,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.batch import TransactionBatch, concat_batches
 from transforms.dead_letters import DeadLetter, Stage, dead_letters_of_rows, safe_payload
+from transforms.gather import GatherBatches
 from transforms.struct_coder import StructCoder
 
 OnRetry = Callable[[Exception], None]
@@ -149,16 +150,21 @@ class WriteBatches(beam.PTransform[PCollection[TransactionBatch], Delivered]):
         sink: where to.
         name: of the sink in metrics (`sink.<name>`): rows written, calls retried, rows failed, milliseconds of a call.
         most_rows: a call is made once so many rows are waiting.
+        gather_us: on a stream, how long rows wait for a call of `most_rows`, in microseconds; None: each bundle is
+            written at once. Bounded input comes in large bundles as it is.
     """
 
-    def __init__(self, sink: BatchSink, name: str, most_rows: int = 50_000) -> None:
+    def __init__(self, sink: BatchSink, name: str, most_rows: int = 50_000, gather_us: int | None = None) -> None:
         super().__init__()
         self.sink = sink
         self.name = name
         self.most_rows = most_rows
+        self.gather_us = gather_us
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> Delivered:
-        return _deliver(pcoll, _WriteBatches(self.sink, self.name, self.most_rows))
+        if self.gather_us is not None and not pcoll.is_bounded:
+            pcoll = pcoll | "Gather" >> GatherBatches(self.most_rows, self.gather_us)
+        return deliver(pcoll, _WriteBatches(self.sink, self.name, self.most_rows))
 
 
 class SendMessages(beam.PTransform[PCollection[Any], Delivered]):
@@ -189,7 +195,7 @@ class SendMessages(beam.PTransform[PCollection[Any], Delivered]):
         self.most_messages = most_messages
 
     def expand(self, pcoll: PCollection[Any]) -> Delivered:
-        return _deliver(pcoll, _SendMessages(self.sink, self.name, self.to_messages, self.stage, self.most_messages))
+        return deliver(pcoll, _SendMessages(self.sink, self.name, self.to_messages, self.stage, self.most_messages))
 
 
 def written_of(batch: TransactionBatch) -> list[Written]:
@@ -208,6 +214,15 @@ def written_of(batch: TransactionBatch) -> list[Written]:
     return [Written(names[at], _ranges(np.unique(positions[places == at]))) for at in np.unique(places).tolist()]
 
 
+def written_as(element: Any) -> list[Written]:
+    """What is told once `element` is durable: of a batch and of a dead letter where they were read, else nothing."""
+    if isinstance(element, TransactionBatch):
+        return written_of(element)
+    if isinstance(element, DeadLetter):
+        return [Written(element.source, ((element.position, element.position + 1),))]
+    return []
+
+
 def _ranges(positions: np.ndarray[Any, Any]) -> tuple[tuple[int, int], ...]:
     """Ascending positions, each once, as ranges."""
     breaks = np.flatnonzero(np.diff(positions) != 1) + 1
@@ -215,16 +230,25 @@ def _ranges(positions: np.ndarray[Any, Any]) -> tuple[tuple[int, int], ...]:
     return tuple(zip(firsts.tolist(), (lasts + 1).tolist(), strict=True))
 
 
-def _deliver(pcoll: PCollection[Any], deliver: beam.DoFn) -> Delivered:
+def deliver(pcoll: PCollection[Any], fn: beam.DoFn) -> Delivered:
+    """Wire a function that gives `Written`, and dead letters under their tag, both at the end of a bundle."""
     outputs = (
         pcoll
         | "AnyWindow" >> beam.WindowInto(GlobalWindows())  # a call is of a bundle, not of a window
         | "Write"
-        >> beam.ParDo(deliver)
+        >> beam.ParDo(fn)
         .with_output_types(Written, dead_letters=DeadLetter)
         .with_outputs("dead_letters", main="written")
     )
     return Delivered(outputs.written, outputs.dead_letters)
+
+
+def at_the_end(value: Any) -> Any:
+    """An output of `finish_bundle`, which must say its window."""
+    window = GlobalWindow()
+    if isinstance(value, TaggedOutput):
+        return TaggedOutput(value.tag, at_the_end(value.value))
+    return WindowedValue(value, window.max_timestamp(), (window,))
 
 
 class _Deliver(beam.DoFn):
@@ -245,13 +269,7 @@ class _Deliver(beam.DoFn):
         self.count = 0
 
     def finish_bundle(self) -> Iterator[Any]:
-        window = GlobalWindow()
-        for output in self.flush():
-            if isinstance(output, TaggedOutput):
-                value = WindowedValue(output.value, window.max_timestamp(), (window,))
-                yield TaggedOutput("dead_letters", value)
-            else:
-                yield WindowedValue(output, window.max_timestamp(), (window,))
+        yield from map(at_the_end, self.flush())
 
     def teardown(self) -> None:
         writer, self.writer = self.writer, None
@@ -316,10 +334,7 @@ class _SendMessages(_Deliver):
         messages = self.to_messages(element)
         self.waiting += messages
         self.count += len(messages)
-        if isinstance(element, TransactionBatch):
-            self.sources += written_of(element)
-        elif isinstance(element, DeadLetter):
-            self.sources.append(Written(element.source, ((element.position, element.position + 1),)))
+        self.sources += written_as(element)
         if self.count >= self.most:
             yield from self.flush()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from io_connectors.delivery import Delivered, Written, at_the_end, deliver, written_as
 from io_connectors.output_directory import make_directory
 from transforms.errors import UserError
 
@@ -18,8 +19,8 @@ from transforms.errors import UserError
 CHUNK = 1 << 20
 
 
-class WriteJsonLines(beam.PTransform[beam.PCollection[Any], beam.PCollection[None]]):
-    """Append each element to one file, a line each.
+class WriteJsonLines(beam.PTransform[beam.PCollection[Any], Delivered]):
+    """Append each element to one file, a line each: PCollection of anything to `Delivered`.
 
     Workers on one machine may append to the same file at once: only whole lines ever appear. Lines are
     on disk when their bundle ends. A bundle that is retried may append its lines again, so a reader that
@@ -46,15 +47,13 @@ class WriteJsonLines(beam.PTransform[beam.PCollection[Any], beam.PCollection[Non
         self.path = str(path)
         self.to_json = to_json
 
-    def expand(self, pcoll: beam.PCollection[Any]) -> beam.PCollection[None]:
+    def expand(self, pcoll: beam.PCollection[Any]) -> Delivered:
         make_directory(Path(self.path).parent)
         try:
             append_lines(self.path, b"")
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from error
-        append = _Append(self.path, self.to_json)
-        nothing: beam.PCollection[None] = pcoll | "Append" >> beam.ParDo(append).with_output_types(None)
-        return nothing
+        return deliver(pcoll, _Append(self.path, self.to_json))
 
 
 class _Append(beam.DoFn):
@@ -67,24 +66,28 @@ class _Append(beam.DoFn):
     def start_bundle(self) -> None:
         self.lines: list[bytes] = []
         self.size = 0
+        self.sources: list[Written] = []
 
-    def process(self, element: Any) -> Iterator[None]:
+    def process(self, element: Any) -> Iterator[Any]:
         line = self.to_json(element)
         if b"\n" in line:
             raise ValueError(f"to_json of {self.path} gave more than one line for a {type(element).__name__}")
         self.lines.append(line)
+        self.sources += written_as(element)
         self.size += len(line) + 1
         if self.size >= CHUNK:
             self._append()
         yield from ()
 
-    def finish_bundle(self) -> None:
+    def finish_bundle(self) -> Iterator[Any]:
         if self.lines:
             self._append()
+        for written in self.sources:
+            yield at_the_end(written)
 
     def _append(self) -> None:
         append_lines(self.path, b"\n".join(self.lines) + b"\n")
-        self.start_bundle()
+        self.lines, self.size = [], 0
 
 
 def append_lines(path: str | Path, lines: bytes) -> None:

@@ -17,9 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from apache_beam.transforms.window import GlobalWindow, GlobalWindows
-from apache_beam.utils.windowed_value import WindowedValue
 
+from io_connectors.delivery import Delivered, Written, at_the_end, deliver, written_of
 from io_connectors.output_directory import make_directory
 from transforms.batch import PROVENANCE_COLUMNS, TransactionBatch
 from transforms.errors import UserError
@@ -29,8 +28,8 @@ from transforms.hashing import stable_hash
 ROWS_PER_GROUP = 131_072
 
 
-class WriteParquet(beam.PTransform[beam.PCollection[TransactionBatch], beam.PCollection[str]]):
-    """Write batches into `part-*.parquet` files of a directory and give the files' names.
+class WriteParquet(beam.PTransform[beam.PCollection[TransactionBatch], Delivered]):
+    """Write batches into `part-*.parquet` files of a directory: PCollection of `TransactionBatch` to `Delivered`.
 
     Each bundle writes files of its own, under names a reader's `part-*.parquet` does not match until the
     bundle is complete. A file's name tells its earliest event time and a digest of its transactions, scores and
@@ -65,15 +64,9 @@ class WriteParquet(beam.PTransform[beam.PCollection[TransactionBatch], beam.PCol
         self.drop = tuple(drop)
         self.rows_per_file = rows_per_file
 
-    def expand(self, pcoll: beam.PCollection[TransactionBatch]) -> beam.PCollection[str]:
+    def expand(self, pcoll: beam.PCollection[TransactionBatch]) -> Delivered:
         _check_writable(Path(self.directory))
-        write = _Write(self.directory, self.drop, self.rows_per_file)
-        names: beam.PCollection[str] = (
-            pcoll
-            | "AnyWindow" >> beam.WindowInto(GlobalWindows())  # a file is of a bundle, not of a window
-            | "Write" >> beam.ParDo(write).with_output_types(str)
-        )
-        return names
+        return deliver(pcoll, _Write(self.directory, self.drop, self.rows_per_file))
 
 
 def _check_writable(directory: Path) -> None:
@@ -93,15 +86,17 @@ class _Write(beam.DoFn):
 
     def start_bundle(self) -> None:
         self.files.discard()  # a bundle that failed on this instance left its files open
+        self.sources: list[Written] = []
 
-    def process(self, element: TransactionBatch) -> Iterator[str]:
+    def process(self, element: TransactionBatch) -> Iterator[Any]:
         self.files.add(element.without_columns(self.drop).rows)
+        self.sources += written_of(element)
         yield from ()
 
     def finish_bundle(self) -> Iterator[Any]:
-        window = GlobalWindow()
-        for name in self.files.commit():
-            yield WindowedValue(str(name), window.max_timestamp(), (window,))
+        self.files.commit()
+        for written in self.sources:
+            yield at_the_end(written)
 
     def teardown(self) -> None:
         self.files.discard()

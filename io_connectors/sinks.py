@@ -8,13 +8,14 @@ from typing import Any, NamedTuple, Protocol
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
-from io_connectors.delivery import BatchSink, Message, MessageSink, SendMessages, WriteBatches
+from io_connectors.delivery import BatchSink, Delivered, Message, MessageSink, SendMessages, WriteBatches
 from io_connectors.json_lines import WriteJsonLines
 from io_connectors.parquet_files import WriteParquet
 from io_connectors.urls import ConnectorUrl, Scheme, parse_url
 from transforms.alerts import Alert
 from transforms.batch import TransactionBatch
 from transforms.dead_letters import DeadLetter, Stage
+from transforms.durations import SECOND
 from transforms.errors import UserError
 from transforms.hashing import text_digest
 
@@ -27,11 +28,20 @@ class Record(Protocol):
 
 
 class _BatchKind(NamedTuple):
-    """A sink of whole batches: what its URL takes, the sink that a URL names, and how many rows a call has."""
+    """A sink of whole batches.
+
+    Attributes:
+        scheme: what its URL takes.
+        open: the sink that a URL names.
+        most_rows: how many rows a call has.
+        every: how long the rows of a stream wait for so many, unless the URL's parameter `every` says otherwise;
+            None: they do not wait.
+    """
 
     scheme: Scheme
     open: Callable[[ConnectorUrl], BatchSink]
     most_rows: int = 50_000
+    every: int | None = None
 
 
 class _MessageKind(NamedTuple):
@@ -109,9 +119,10 @@ _BATCHES: dict[str, _BatchKind] = {
         _open_postgresql,
     ),
     "s3": _BatchKind(
-        Scheme("bucket/prefix", ("region", "endpoint", "rows_per_file", "flagged", "kms_key")),
+        Scheme("bucket/prefix", ("region", "endpoint", "rows_per_file", "flagged", "kms_key", "every")),
         _open_s3_parquet,
         most_rows=1 << 18,  # an object a day of each call: few and large ones
+        every=60 * SECOND,
     ),
 }
 _MESSAGES: dict[str, _MessageKind] = {
@@ -138,10 +149,8 @@ DECISION_SINKS = {
 RECORD_SINKS = {"file": Scheme("a file"), **{name: kind.scheme for name, kind in _MESSAGES.items()}}
 
 
-def decision_sink(text: str, setting: str = "--sink") -> beam.PTransform[PCollection[TransactionBatch], Any]:
+def decision_sink(text: str, setting: str = "--sink") -> beam.PTransform[PCollection[TransactionBatch], Delivered]:
     """Where decisions go: a directory of Parquet files, or a database, a bucket or a topic.
-
-    Local files give their names, all else `Delivered`.
 
     Raises:
         UserError: an unknown scheme or parameter, or a directory that cannot be written.
@@ -149,14 +158,12 @@ def decision_sink(text: str, setting: str = "--sink") -> beam.PTransform[PCollec
     url = parse_url(text, DECISION_SINKS, setting)
     if url.scheme in _BATCHES:
         kind = _BATCHES[url.scheme]
-        return WriteBatches(kind.open(url), url.scheme, kind.most_rows)
+        return WriteBatches(kind.open(url), url.scheme, kind.most_rows, url.duration("every", kind.every))
     return WriteParquet(url.path, rows_per_file=url.integer("rows_per_file", default=1 << 20, least=1))
 
 
-def record_sink(text: str, setting: str) -> beam.PTransform[PCollection[Any], Any]:
+def record_sink(text: str, setting: str) -> beam.PTransform[PCollection[Any], Delivered]:
     """Where single records go: a file of JSON lines, or a queue, a topic or a function; each the record's `to_json`.
-
-    Local files give nothing, all else `Delivered`.
 
     Raises:
         UserError: an unknown scheme or parameter, or a file that cannot be written.

@@ -17,11 +17,10 @@ from io_connectors.sinks import RECORD_SINKS, decision_sink, record_sink
 from io_connectors.urls import parse_url
 from pipelines.fraud import FraudOutputs
 from pipelines.settings import Output
-from transforms.dead_letters import DeadLetter
 from transforms.errors import UserError
 from transforms.tally_rows import Count
 
-Sink = beam.PTransform[PCollection[Any], Any]
+Sink = beam.PTransform[PCollection[Any], Delivered]
 
 
 @dataclass(frozen=True)
@@ -94,19 +93,10 @@ def write(outputs: FraudOutputs, sinks: Sinks) -> None:
     What a sink refuses for good becomes a dead letter as well; these are counted as `undelivered`, apart from the
     records that got no decision.
     """
-    refused: list[PCollection[DeadLetter]] = []
-    for at, sink in enumerate(sinks.decisions):
-        refused += _refused(outputs.decisions | f"WriteDecisions[{at}]" >> sink)
-    for at, sink in enumerate(sinks.alerts):
-        refused += _refused(outputs.alerts | f"WriteAlerts[{at}]" >> sink)
-    letters = outputs.dead_letters
-    if refused:
-        undelivered = refused | "GatherUndelivered" >> beam.Flatten() | "CountUndelivered" >> Count("undelivered")
-        letters = (letters, undelivered) | "WithUndelivered" >> beam.Flatten()
+    decided = [outputs.decisions | f"WriteDecisions[{at}]" >> sink for at, sink in enumerate(sinks.decisions)]
+    alerted = [outputs.alerts | f"WriteAlerts[{at}]" >> sink for at, sink in enumerate(sinks.alerts)]
+    refused = [delivered.dead_letters for delivered in (*decided, *alerted)]
+    undelivered = refused | "GatherUndelivered" >> beam.Flatten() | "CountUndelivered" >> Count("undelivered")
+    letters = (outputs.dead_letters, undelivered) | "WithUndelivered" >> beam.Flatten()
     _ = letters | "WriteDeadLetters" >> sinks.dead_letters
     _ = outputs.summaries | "WriteSummaries" >> sinks.summaries
-
-
-def _refused(written: Any) -> list[PCollection[DeadLetter]]:
-    """What a sink would not take; local files take everything, or fail."""
-    return [written.dead_letters] if isinstance(written, Delivered) else []
