@@ -128,13 +128,16 @@ class TestLambdaConformance(MessageSinkConformance):
             yield Subject(aws, quiet, proxy)
 
 
-def test_kills_duplicates_and_replays_leave_each_alert_told_once(aws: Aws, dynamodb: DynamoDb, tmp_path: Path) -> None:
-    """Three workers send overlapping alerts while the function's processes are killed: each is told once, none is lost.
+@pytest.mark.parametrize("fifo", [True, False])
+def test_kills_duplicates_and_replays_lose_and_repeat_no_alert(
+    aws: Aws, dynamodb: DynamoDb, tmp_path: Path, fifo: bool
+) -> None:
+    """Three workers send overlapping alerts while the function's processes are killed, and then all is sent again.
 
-    The topic is a FIFO topic: a function killed between telling and writing that down tells again, and only the
-    topic can know.
+    Only an invocation killed between telling and writing that down tells again, the ten alerts of a call at most. A
+    FIFO topic drops even these: each alert is told exactly once.
     """
-    function = deploy(aws, dynamodb, tmp_path, "alerts-chaos", fifo=True)
+    function = deploy(aws, dynamodb, tmp_path, f"alerts-chaos-{fifo}".lower(), fifo=fifo)
     aws.client("lambda").update_function_configuration(FunctionName=function.name, Timeout=4)
     sent = messages(240, "k")
     sink = LambdaSink(function.name, batch=10, concurrency=2, backoff=QUICK)
@@ -147,7 +150,8 @@ def test_kills_duplicates_and_replays_leave_each_alert_told_once(aws: Aws, dynam
     send_all(sink, sent)
     assert kills >= 3
     seen = Counter(message["MessageAttributes"]["id"]["StringValue"] for message in drain(aws, function.seen))
-    assert seen == Counter(message.id for message in sent)
+    assert seen.keys() == {message.id for message in sent}
+    assert seen.total() - len(seen) <= (0 if fifo else 10 * kills)
     items = alert_items(dynamodb, function.table)
     assert {name: item["status"]["S"] for name, item in items.items()} == {message.id: "done" for message in sent}
 
