@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from botocore.exceptions import ClientError
 
+from runners.local.alert_function import FUNCTION, deploy_alert_function
 from runners.local.aws_api import CREDENTIALS, REGION, AwsServer
 from runners.local.processes import Command
 from runners.local.server import HOST
@@ -16,7 +17,7 @@ from runners.local.venv import python_with
 from runners.local.versions import MINISTACK, MINISTACK_EXTRAS
 
 ACCOUNT = "000000000000"
-TOPIC, QUEUE, DEAD_LETTERS, FUNCTION = "fraud-alerts", "fraud-alerts", "fraud-dead-letters", "FraudAlertHandler"
+TOPIC, QUEUE, DEAD_LETTERS = "fraud-alerts", "fraud-alerts", "fraud-dead-letters"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/fraud"
 
 
@@ -54,8 +55,10 @@ class Aws(AwsServer):
         return f"{self.endpoint}/{ACCOUNT}/{DEAD_LETTERS}"
 
     @property
-    def urls(self) -> Mapping[str, str]:
-        return {"--alert": f"lambda://{FUNCTION}", "--dead_letters": f"sqs://{self.dead_letters_url}"}
+    def urls(self) -> Sequence[tuple[str, str]]:
+        function = [("--alert", f"lambda://{FUNCTION}")] if self.alert_zip.is_file() else []
+        queues = [("--alert", f"sqs://{QUEUE}"), ("--dead_letters", f"sqs://{DEAD_LETTERS}")]
+        return [*function, ("--alert", f"sns://{self.topic_arn}"), *queues]
 
     def install(self) -> Path:
         packages = (f"ministack=={MINISTACK}", *MINISTACK_EXTRAS)
@@ -64,7 +67,7 @@ class Aws(AwsServer):
         )
 
     def command(self, installation: Path) -> Command:
-        state, temporary = self.directory.absolute() / "data", self.directory.absolute() / "tmp"
+        state, temporary = self.directory / "data", self.directory / "tmp"
         temporary.mkdir(exist_ok=True)
         environment = {
             **CREDENTIALS,
@@ -92,7 +95,7 @@ class Aws(AwsServer):
         for queue in (QUEUE, DEAD_LETTERS):
             self.client("sqs").create_queue(QueueName=queue)
         if self.alert_zip.is_file():
-            self.deploy_function(FUNCTION, self.alert_zip, "lambda_handler.lambda_handler")
+            deploy_alert_function(self, self.alert_zip)
 
     def deploy_function(
         self, name: str, package: Path, handler: str, environment: Mapping[str, str] | None = None

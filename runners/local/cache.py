@@ -55,8 +55,9 @@ def installed(name: str, version: str, install: Callable[[Path], None], explain:
 
 
 def _fill(target: Path, install: Callable[[Path], None]) -> None:
-    # In a directory of its own, so that what a killed installation left is told from what is being made.
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    for left in target.parent.glob(f".{target.name}.new-*"):
+        shutil.rmtree(left)  # by an installation that was killed: whoever holds the lock is alone
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
     try:
         aside.chmod(0o755)
         install(aside)

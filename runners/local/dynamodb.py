@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -34,11 +34,11 @@ class DynamoDb(AwsServer):
     @property
     def url(self) -> str:
         """Of a table that the sink creates, as the pipeline takes it."""
-        return "dynamodb://fraud-decisions"
+        return "dynamodb://fraud-decisions?create=true"
 
     @property
-    def urls(self) -> Mapping[str, str]:
-        return {"--sink": self.url}
+    def urls(self) -> Sequence[tuple[str, str]]:
+        return [("--sink", self.url)]
 
     def install(self) -> Path:
         jars = installed(
@@ -51,7 +51,7 @@ class DynamoDb(AwsServer):
         return jars
 
     def command(self, installation: Path) -> Command:
-        data = self.directory.absolute() / "data"
+        data = self.directory / "data"
         data.mkdir(exist_ok=True)
         launcher = compile_java(_LAUNCHER, installation)
         flags = (f"-Djava.library.path={installation / 'lib'}", "-Dlog4j2.level=WARN")

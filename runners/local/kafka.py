@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -78,8 +78,8 @@ class Kafka(Server):
         return f"kafka://{self.address}/{TOPIC}"
 
     @property
-    def urls(self) -> Mapping[str, str]:
-        return {"--source": self.url}
+    def urls(self) -> Sequence[tuple[str, str]]:
+        return [("--source", self.url)]
 
     def install(self) -> Path:
         return fetch_jars_of_kafka()

@@ -35,7 +35,7 @@ class SecureKafka(Kafka):
     @property
     def ca(self) -> Path:
         """The certificate of the authority that clients have to trust."""
-        return self.directory.absolute() / "certificates" / "ca.pem"
+        return self.directory / "certificates" / "ca.pem"
 
     @property
     def url(self) -> str:

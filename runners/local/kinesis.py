@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -53,14 +53,14 @@ class Kinesis(AwsServer):
         return f"kinesis://{STREAM}?region={REGION}"
 
     @property
-    def urls(self) -> Mapping[str, str]:
-        return {"--source": self.url}
+    def urls(self) -> Sequence[tuple[str, str]]:
+        return [("--source", self.url)]
 
     def install(self) -> Path:
         return _fetch("kinesalite", KINESALITE)
 
     def command(self, installation: Path) -> Command:
-        data = self.directory.absolute() / "data"
+        data = self.directory / "data"
         options = ["--port", str(self.port), "--path", str(data), "--shardLimit", "1000"]
         # What stays for half a second in Kinesis' transient states shows that clients wait for them; less will do.
         waits = [word for call in ("create", "delete", "update") for word in (f"--{call}StreamMs", "100")]
@@ -92,7 +92,7 @@ class Kinesis(AwsServer):
         client.get_waiter("stream_exists").wait(StreamName=stream, WaiterConfig={"Delay": 0.05, "MaxAttempts": 200})
 
     def _node(self, program: Path, arguments: list[str], first: str, environment: Mapping[str, str]) -> Command:
-        preload = self.directory.absolute() / "first.js"
+        preload = self.directory / "first.js"
         preload.write_text(first, "utf-8")
         argv = (find_program("node", self.name), "--require", str(preload), str(program), *arguments)
         return Command(argv, self.directory, {**CREDENTIALS, **environment})
@@ -122,7 +122,7 @@ class KinesisLocal(Kinesis):
             "KINESIS_MOCK_CERT_PATH": str(package / "server.json"),
             "SHARD_LIMIT": "1000",
             "SHOULD_PERSIST_DATA": "true",
-            "PERSIST_PATH": str(self.directory.absolute() / "data"),
+            "PERSIST_PATH": str(self.directory / "data"),
             "PERSIST_INTERVAL": "1s",
             "LOG_LEVEL": "WARN",
         }

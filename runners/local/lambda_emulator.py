@@ -6,7 +6,7 @@ import platform
 import shutil
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -48,14 +48,14 @@ class LambdaEmulator(AwsServer):
     services: ClassVar[tuple[str, ...]] = ("lambda",)
 
     @property
-    def urls(self) -> Mapping[str, str]:
-        return {"--alert": f"lambda://{FUNCTION}"}
+    def urls(self) -> Sequence[tuple[str, str]]:
+        return [("--alert", f"lambda://{FUNCTION}")]
 
     def install(self) -> Path:
         return installed("aws-lambda-rie", SAM_CLI, _fetch, "fetching the wheel with pip that carries it, 8 MB")
 
     def command(self, installation: Path) -> Command:
-        task = self.directory.absolute() / "task"
+        task = self.directory / "task"
         shutil.rmtree(task, ignore_errors=True)
         with zipfile.ZipFile(self.package) as archive:
             archive.extractall(task)

@@ -8,7 +8,7 @@ import pwd
 import secrets
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,8 +51,8 @@ class Postgres(Server):
         return f"postgresql://{USER}@{self.address}/{DATABASE}"
 
     @property
-    def urls(self) -> Mapping[str, str]:
-        return {"--sink": self.url}
+    def urls(self) -> Sequence[tuple[str, str]]:
+        return [("--sink", f"{self.url}/public/decisions?create=true")]
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -61,7 +61,7 @@ class Postgres(Server):
     @property
     def passfile(self) -> Path:
         """A file of passwords that PostgreSQL's clients read."""
-        return self.directory.absolute() / "pgpass"
+        return self.directory / "pgpass"
 
     @property
     def password(self) -> str:
@@ -94,10 +94,15 @@ class Postgres(Server):
         user = _account()
         if not (self.data / "PG_VERSION").exists():
             self._initialise(installation, user)
+        elif not self.passfile.exists():
+            raise UserError(
+                f"{self.passfile} is gone, and with it the passwords of the data beside it; "
+                "bring it back, or begin anew: `down postgres --purge`"
+            )
         self._write_passfile(self._passwords())
         settings = {"listen_addresses": HOST, "port": self.port, "unix_socket_directories": ""}
         flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        data = self.data.absolute()
+        data = self.data
         return Command((str(installation / "postgres"), "-D", str(data), *flags), data, user=user)
 
     def answers(self) -> bool:
@@ -131,8 +136,8 @@ class Postgres(Server):
         password.chmod(0o600)
         if user is not None:
             shutil.chown(password, user)
-        argv = [str(installation / "initdb"), "--pgdata", str(self.data.absolute()), "--username", SUPERUSER]
-        options = ["--no-locale", "--encoding", "UTF8", "--auth", "scram-sha-256", "--pwfile", str(password.absolute())]
+        argv = [str(installation / "initdb"), "--pgdata", str(self.data), "--username", SUPERUSER]
+        options = ["--no-locale", "--encoding", "UTF8", "--auth", "scram-sha-256", "--pwfile", str(password)]
         try:
             run_program([*argv, *options], "preparing PostgreSQL", self.data, user=user)
         finally:
@@ -140,10 +145,10 @@ class Postgres(Server):
 
     def _refuse_unreachable(self, user: str) -> None:
         try:
-            run_program(["/bin/sh", "-c", 'cd -- "$0"', self.data.absolute()], "", Path("/"), user=user)
+            run_program(["/bin/sh", "-c", 'cd -- "$0"', self.data], "", Path("/"), user=user)
         except UserError as error:
             raise UserError(
-                f"PostgreSQL refuses to run as root, and the user {user} cannot reach {self.data.absolute()}: "
+                f"PostgreSQL refuses to run as root, and the user {user} cannot reach {self.data}: "
                 "name a --directory whose parents all may enter, or run this as another user"
             ) from error
 

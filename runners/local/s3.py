@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,8 +36,8 @@ class S3(AwsServer):
         return f"s3://{BUCKET}/decisions"
 
     @property
-    def urls(self) -> Mapping[str, str]:
-        return {"--sink": self.url, "--dead_letters": f"s3://{BUCKET}/dead-letters"}
+    def urls(self) -> Sequence[tuple[str, str]]:
+        return [("--sink", self.url), ("--dead_letters", f"s3://{BUCKET}/dead-letters")]
 
     def client(self, service: str = "", **settings: Any) -> Any:
         # Buckets as parts of the path: as parts of the host name they would have to be resolved.
@@ -47,7 +47,7 @@ class S3(AwsServer):
         return installed("versitygw", VERSITYGW, _build, "building it with Go, up to a minute")
 
     def command(self, installation: Path) -> Command:
-        directory = self.directory.absolute()
+        directory = self.directory
         for name in ("data", "metadata"):
             (directory / name).mkdir(exist_ok=True)
         environment = {"ROOT_ACCESS_KEY_ID": ACCESS_KEY, "ROOT_SECRET_ACCESS_KEY": SECRET_KEY, "VGW_REGION": REGION}

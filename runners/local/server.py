@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -61,6 +61,10 @@ class Server(ABC):
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     patience: ClassVar[float] = 60.0
 
+    def __post_init__(self) -> None:
+        # Servers run in their directories: what they are told must not depend on where we are.
+        object.__setattr__(self, "directory", self.directory.absolute())
+
     @abstractmethod
     def install(self) -> Path:
         """Fetch what is not there yet and say where it is.
@@ -79,8 +83,8 @@ class Server(ABC):
 
     @property
     @abstractmethod
-    def urls(self) -> Mapping[str, str]:
-        """Flags of the pipeline to the URLs they take for this server."""
+    def urls(self) -> Sequence[tuple[str, str]]:
+        """Flags of the pipeline, each with a URL it may be given for this server."""
 
     @property
     def environment(self) -> Mapping[str, str]:

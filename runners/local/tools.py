@@ -87,11 +87,11 @@ def as_user(user: str | None) -> dict[str, Any]:
 
 
 def last_lines(text: str, count: int = 12) -> str:
-    r"""The last lines that say something, indented.
+    r"""The last lines that say something, indented. Where in its own code a Java program was says nothing.
 
     Example:
-        >>> last_lines("one\ntwo\n\nthree\n", count=2)
+        >>> last_lines("one\ntwo\n\tat java.base/Files.open\n\nthree\n", count=2)
         '    two\n    three'
     """
-    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    lines = [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("\tat ")]
     return "\n".join(f"    {line[:500]}" for line in lines[-count:])
