@@ -502,7 +502,7 @@ def finished(base: Run, tmp_path: Path) -> Iterator[Path]:
         (["--sorce", "x"], "--sorce is a flag of neither this program nor Beam; did you mean --source?"),
         (["--set", "polcy.review=0.5"], "polcy.review is not a setting; did you mean policy"),
         (["--set", "policy.review=2"], "policy.review must be a number above 0"),
-        (["--source", "kafak:topic"], "--source: unknown scheme 'kafak'; known are file, simulator"),
+        (["--source", "kafak:topic"], "--source: unknown scheme 'kafak'; known are file, kafka, kinesis, s3, simulator; did you mean kafka?"),
         (["--source", "DATA/day.cvs"], "no file of that name; did you mean day.csv?"),
         (["--source", "DATA/*.orc"], "no file of that name"),
         (["--source", "DATA"], "is a directory; say which files"),
@@ -510,7 +510,7 @@ def finished(base: Run, tmp_path: Path) -> Iterator[Path]:
         (["--source", "DATA/day.csv", "--labels", "DATA/nothing.csv"], "nothing.csv: no file of that name"),
         (["--source", "DATA/day.csv", "--sink", "redshfit:x"], "--sink: unknown scheme 'redshfit'"),
         (["--source", "DATA/day.csv", "--sink", "file:x?rows=3"], "unknown parameter 'rows'; known are rows_per_file"),
-        (["--source", "DATA/day.csv", "--alert", "sns:x"], "--alert: unknown scheme 'sns'"),
+        (["--source", "DATA/day.csv", "--alert", "sms:x"], "--alert: unknown scheme 'sms'"),
         (["--source", "DATA/day.csv", "--alert", "a.jsonl", "--dead_letters", "./a.jsonl"], "one kind of record"),
         (["--source", "DATA/day.csv", "--dead_letters", "DATA/day.csv"], "is to be read, so nothing can be added"),
         (["--source", "FINISHED/alerts.jsonl"], "name another directory with --output"),
@@ -658,7 +658,7 @@ def test_a_failure_is_one_line_and_a_log(files: Files, tmp_path: Path) -> None:
     assert run.stdout == ""
     assert run.stderr.count("\n") == 1
     assert run.stderr.startswith("error: the run failed: FileNotFoundError: [Errno 2]")
-    assert "[while running 'WriteDecisions[0]/Write']" in run.stderr
+    assert "[while running 'WriteDecisions[0]/Write" in run.stderr
     log = run.output / "error.log"
     assert run.stderr.endswith(f"(the whole traceback is in {log})\n")
     assert "Traceback (most recent call last)" in log.read_text()
