@@ -55,13 +55,13 @@ class Process:
         return _start_of(self.pid) == self.started
 
     def kill(self) -> None:
-        """End it at once, as a crash would, and wait till it is gone."""
+        """End it at once, as a crash would, and what it had started; wait till it is gone."""
         self._signal(signal.SIGKILL)
         self._wait(patience=10.0)
         self._end_group()
 
     def stop(self, how: signal.Signals, patience: float = 20.0) -> bool:
-        """Ask it to end, and end it when it does not; False when it had to be killed.
+        """Ask it to end, and end it when it does not, and what it had started; False when it had to be killed.
 
         Args:
             how: the signal that means "end, please" to it.
@@ -87,7 +87,9 @@ class Process:
         return True
 
     def _end_group(self) -> None:
-        """End what it had started; the group has its number for as long as one of them lives."""
+        """End what it had started: the group goes by its number for as long as one of them lives."""
+        if _start_of(self.pid) is not None:
+            return  # the number is another's by now, and so would be the group
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:

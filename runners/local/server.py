@@ -117,6 +117,8 @@ class Server(ABC):
                 self._refuse_another_port(record)
                 process = record.process
             else:
+                if record is not None:
+                    record.process.kill()  # it is dead, but what it had started may not be
                 process = self._launch()
             self._wait_until_ready(process)
             self.prepare()
@@ -197,7 +199,7 @@ def stop_recorded(directory: Path) -> Record | None:
         if record is None:
             return None
         alive = record.process.is_alive()
-        if alive and not record.process.stop(signal.Signals(record.stop_signal)):
+        if not record.process.stop(signal.Signals(record.stop_signal)):
             LOG.warning("%s did not end when asked to and was killed", record.name)
         forget(directory)
     return record if alive else None
