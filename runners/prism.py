@@ -13,6 +13,8 @@ import platform
 import re
 import shutil
 import sys
+import tempfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,9 +51,11 @@ def find_prism() -> Path | None:
             raise UserError(f"PRISM={named}: {problem}; {_HELP} of the right version when PRISM is not set")
         return Path(named)
     on_path = shutil.which("prism")
-    candidates = [*([Path(on_path)] if on_path else []), cache_directory() / f"prism-{VERSION}" / "prism"]
     # Other programs are called prism too: what is no Prism, or not the right one, is passed over.
-    return next((path for path in candidates if not what_is_wrong_with(path)), None)
+    if on_path is not None and not what_is_wrong_with(Path(on_path)):
+        return Path(on_path)
+    cached = cache_directory() / f"prism-{VERSION}" / "prism"
+    return cached if cached.exists() else None
 
 
 def get_prism() -> Path:
@@ -107,13 +111,12 @@ def _download(directory: Path) -> None:
     """Let Beam fetch what it releases for this platform, as it would do unasked for `--runner=PrismRunner`."""
     url = PrismJobServer(PipelineOptions()).path_to_binary()
     LOG.info("downloading Prism %s for %s %s: %s", VERSION, platform.system(), platform.machine(), url)
-    try:
-        program = Path(PrismJobServer.local_bin(url, bin_cache=str(directory)))
-    except (RuntimeError, OSError) as error:
-        raise UserError(f"downloading Prism: {error}") from error
-    program.rename(directory / "prism")
-    for left in directory.glob("*.zip"):
-        left.unlink()
+    with tempfile.TemporaryDirectory(dir=directory) as aside:
+        try:
+            program = Path(PrismJobServer.local_bin(url, bin_cache=aside))
+        except (RuntimeError, OSError, zipfile.BadZipFile) as error:
+            raise UserError(f"downloading Prism: {error}") from error
+        program.rename(directory / "prism")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
