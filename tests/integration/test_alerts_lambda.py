@@ -156,6 +156,17 @@ def test_kills_duplicates_and_replays_lose_and_repeat_no_alert(
     assert {name: item["status"]["S"] for name, item in items.items()} == {message.id: "done" for message in sent}
 
 
+def test_workers_that_send_the_same_alerts_at_once_repeat_none(aws: Aws, quiet: DeployedFunction) -> None:
+    """On a standard topic too, which drops nothing: an alert belongs to one invocation at a time."""
+    sent = messages(60, "w")
+    sink = LambdaSink(quiet.name, batch=20, backoff=QUICK)
+    assert (
+        in_threads([partial(send_all, sink, order) for order in (sent, sent, sent[::-1], sent[20:] + sent[:20])]) == []
+    )
+    seen = [message["MessageAttributes"]["id"]["StringValue"] for message in drain(aws, quiet.seen)]
+    assert sorted(seen) == [message.id for message in sent]
+
+
 def in_threads(work: list[Callable[[], None]]) -> list[BaseException]:
     """What went wrong."""
     failures: list[BaseException] = []
