@@ -245,6 +245,8 @@ class TcpFaultProxy:
             except OSError:
                 client.close()
                 continue
+            for each in (client, server):  # of many small messages none should wait for the next
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._open += [client, server]
             lost = threading.Event()
