@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import mmap
 import os
 import platform
@@ -23,10 +22,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.prism_runner import PrismJobServer
 
 from runners.local.cache import cache_directory, installed
-from runners.local.tools import run_program
+from runners.local.tools import run_program, say
 from transforms.errors import UserError
 
-LOG = logging.getLogger(__name__)
 #: Prism and the SDK speak to each other in terms that belong to one release.
 VERSION: str = apache_beam.__version__
 _MODULE = "github.com/apache/beam/sdks/v2"
@@ -102,7 +100,7 @@ def _build(directory: Path) -> None:
     go = shutil.which("go")
     if go is None:
         raise UserError("building Prism needs go, which is not on the PATH: apt install golang, or brew install go")
-    LOG.info("building Prism %s with %s: one to two minutes", VERSION, go)
+    say(f"building Prism {VERSION} with {go}: one to two minutes")
     package = f"{_MODULE}/go/cmd/prism@v{VERSION}"
     run_program([go, "install", package], "building Prism", directory, {"GOBIN": str(directory)})
 
@@ -110,7 +108,7 @@ def _build(directory: Path) -> None:
 def _download(directory: Path) -> None:
     """Let Beam fetch what it releases for this platform, as it would do unasked for `--runner=PrismRunner`."""
     url = PrismJobServer(PipelineOptions()).path_to_binary()
-    LOG.info("downloading Prism %s for %s %s: %s", VERSION, platform.system(), platform.machine(), url)
+    say(f"downloading Prism {VERSION} for {platform.system()} on {platform.machine()}: {url}")
     with tempfile.TemporaryDirectory(dir=directory) as aside:
         try:
             program = Path(PrismJobServer.local_bin(url, bin_cache=aside))
@@ -128,7 +126,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m runners.prism", description=__doc__)
     parser.add_argument("action", choices=("get", "find"), help="get: build or download it when it is not found")
     action = parser.parse_args(argv).action
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         path = get_prism() if action == "get" else find_prism()
     except UserError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import shutil
 import tempfile
@@ -11,9 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from runners.local.tools import say
 from transforms.errors import UserError
-
-LOG = logging.getLogger(__name__)
 
 
 def cache_directory() -> Path:
@@ -44,7 +42,7 @@ def installed(name: str, version: str, install: Callable[[Path], None], explain:
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.with_name(f".{target.name}.lock")):
             if not target.is_dir():
-                LOG.info("%s %s: %s", name, version, explain)
+                say(f"{name} {version}: {explain}")
                 _fill(target, install)
     except OSError as error:
         raise UserError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import shlex
 import sys
 import time
@@ -36,8 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         Its exit code: 0, or 2 when what was asked for cannot be done.
     """
     given = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("runners.local").setLevel(logging.INFO)
     action: Callable[[argparse.Namespace], None] = given.action
     try:
         action(given)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import shutil
 import signal
 import socket
@@ -18,10 +17,9 @@ import msgspec
 
 from runners.local.cache import locked
 from runners.local.processes import Command, Process, start
-from runners.local.tools import last_lines
+from runners.local.tools import last_lines, say
 from transforms.errors import UserError
 
-LOG = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 RECORD, LOG_FILE, LOCK = "process.json", "server.log", ".lock"
 
@@ -200,7 +198,7 @@ def stop_recorded(directory: Path) -> Record | None:
             return None
         alive = record.process.is_alive()
         if not record.process.stop(signal.Signals(record.stop_signal)):
-            LOG.warning("%s did not end when asked to and was killed", record.name)
+            say(f"{record.name} did not end when asked to and was killed")
         forget(directory)
     return record if alive else None
 

@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,11 @@ def run_program(
 def as_user(user: str | None) -> dict[str, Any]:
     """What `subprocess` has to be told to run something as another user, with none of our groups."""
     return {} if user is None else {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+
+
+def say(text: str) -> None:
+    """Tell whoever waits what takes so long; standard output is for results."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def last_lines(text: str, count: int = 12) -> str:

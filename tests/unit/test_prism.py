@@ -109,18 +109,17 @@ def test_prism_is_built_with_go_where_there_is_go(bare: Path, capsys: pytest.Cap
 
 
 def test_prism_is_downloaded_where_it_cannot_be_built(
-    bare: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bare: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without Go Beam's release is asked, and that is said first."""
     name = "apache_beam-prism"
     with zipfile.ZipFile(bare / f"{name}.zip", "w") as archive:
         archive.write(program(bare / "released"), name)
     monkeypatch.setattr(PrismJobServer, "path_to_binary", lambda self: (bare / f"{name}.zip").as_uri())
-    caplog.set_level("INFO", "runners.prism")
     assert get_prism() == cached(bare)
     assert cached(bare).stat().st_mode & 0o111
     assert [path.name for path in cached(bare).parent.iterdir()] == ["prism"]
-    assert f"downloading Prism {VERSION} for " in caplog.text
+    assert f"downloading Prism {VERSION} for " in capsys.readouterr().err
 
 
 def test_both_failures_are_told_when_prism_cannot_be_had(
