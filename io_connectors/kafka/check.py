@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from io_connectors.kafka.clients import UnreachableError
+from io_connectors.kafka.clients import RefusedError, UnreachableError
 from io_connectors.kafka.connect import looker_of
+from io_connectors.kafka.security import how_to_get_in
 from io_connectors.kafka.settings import Cluster, Moment, ReadSettings
 from transforms.errors import UserError, did_you_mean
 
@@ -27,6 +28,8 @@ def check_topic(cluster: Cluster, topic: str, isolation: str = "read_committed")
             f"kafka://{cluster.brokers}: no broker answered within {CHECK_SECONDS:.0f} s: {error}; check the address, "
             f"that a broker listens there, and that it speaks security={cluster.security}"
         ) from error
+    except RefusedError as error:
+        raise UserError(f"kafka://{cluster.brokers}: {error}; {how_to_get_in(cluster)}") from error
     if topic not in topics:
         known = sorted(name for name in topics if not name.startswith("__"))
         there = f"it has {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}" if known else "it has no topics"

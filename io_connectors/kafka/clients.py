@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -25,6 +25,13 @@ class Damaged(NamedTuple):
     error: str
 
 
+class Lost(NamedTuple):
+    """Offsets from `first` to before `stop` that a partition had lost before they were read."""
+
+    first: int
+    stop: int
+
+
 @dataclass(frozen=True)
 class Fetched:
     """What one poll of a partition gave: columns of the same length.
@@ -37,6 +44,7 @@ class Fetched:
         timestamps: of the broker or the producer, as the topic is set up, in microseconds since 1970; -1: none.
         position: every offset before this one has been read or holds no record.
         damaged: what could not be read.
+        lost: what was skipped before these records.
     """
 
     offsets: Int64s
@@ -45,7 +53,8 @@ class Fetched:
     headers: Sequence[Headers] | None
     timestamps: Int64s
     position: int
-    damaged: Sequence[Damaged] = field(default=())
+    damaged: Sequence[Damaged] = ()
+    lost: Sequence[Lost] = ()
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -62,6 +71,14 @@ class OutOfRangeError(Exception):
     """The partition does not hold the wanted offset: it was deleted, or the log was cut or made anew."""
 
 
+class UnreachableError(Exception):
+    """No broker answered in time."""
+
+
+class RefusedError(Exception):
+    """The brokers answered and refused: a wrong password, an unknown certificate, a right that is missing."""
+
+
 class PartitionReader(Protocol):
     """An open connection that reads one partition. One thread at a time uses it."""
 
@@ -75,7 +92,7 @@ class PartitionReader(Protocol):
 
         Raises:
             OutOfRangeError: the partition does not hold the offset that comes next.
-            UserError: reading cannot go on until someone has changed something, such as a right that is missing.
+            RefusedError: the brokers let nobody in.
         """
 
     def close(self) -> None:
@@ -90,18 +107,21 @@ class TopicLooker(Protocol):
 
         Raises:
             UnreachableError: no broker answered.
-            UserError: the brokers answered and refused.
+            RefusedError: the brokers let nobody in.
         """
 
-    def ends(self, topic: str, partitions: int, seconds: float) -> list[Ends]:
-        """What the partitions of a topic hold, in order."""
+    def ends(self, topic: str, partitions: int, seconds: float) -> list[Ends | None]:
+        """What the partitions of a topic hold, in order; None of one whose broker did not say.
 
-    def offsets_at(self, topic: str, partitions: int, millis: int, seconds: float) -> list[int]:
-        """For each partition the first offset whose time is not before `millis`; its end where there is none."""
+        Raises:
+            UnreachableError, RefusedError: as `topics`.
+        """
+
+    def offsets_at(self, topic: str, partitions: int, millis: int, seconds: float) -> list[int | None]:
+        """For each partition the first offset whose time is not before `millis`, its end where there is none.
+
+        None of one whose broker did not say; it raises as `ends`.
+        """
 
     def close(self) -> None:
         """Let go of the connection."""
-
-
-class UnreachableError(Exception):
-    """No broker answered in time."""

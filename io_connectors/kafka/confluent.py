@@ -8,25 +8,73 @@ from typing import Any
 
 import numpy as np
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec  # confluent_kafka.admin has it too, but mypy is not told
 
-from io_connectors.kafka.clients import Damaged, Ends, Fetched, OutOfRangeError, UnreachableError
+from io_connectors.kafka.clients import Damaged, Ends, Fetched, Int64s, OutOfRangeError, RefusedError, UnreachableError
+from io_connectors.kafka.security import login, msk_token
 from io_connectors.kafka.settings import Cluster, ReadSettings
 
 LOG = logging.getLogger(__name__)
 _OUT_OF_RANGE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
 _DAMAGED = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError.INVALID_MSG)
+_REFUSED = (
+    KafkaError._AUTHENTICATION,
+    KafkaError._SSL,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+)
+_SPEC: Any = OffsetSpec  # whose methods have no types
 _NOTHING = np.empty(0, dtype=np.int64)
 
 
-def client_settings(cluster: Cluster) -> dict[str, Any]:
-    """What every client of a cluster is told, in librdkafka's own names."""
-    return {
+class Troubles:
+    """What a client complains about while nobody waits for an answer; the library calls it from its own poll."""
+
+    def __init__(self) -> None:
+        self._refused: str | None = None
+        self._latest = ""
+
+    def __call__(self, error: KafkaError) -> None:
+        self._latest = error.str()
+        if error.code() in _REFUSED:
+            self._refused = error.str()
+
+    def latest(self) -> str:
+        """The last complaint."""
+        return self._latest
+
+    def raise_refusal(self) -> None:
+        """Say that the brokers let nobody in, where they did."""
+        refused, self._refused = self._refused, None
+        if refused is not None:
+            raise RefusedError(refused)
+
+
+def client_settings(cluster: Cluster, troubles: Troubles) -> dict[str, Any]:
+    """What every client of a cluster is told, in librdkafka's own names.
+
+    Raises:
+        UserError: credentials are missing.
+    """
+    settings: dict[str, Any] = {
         "bootstrap.servers": cluster.brokers,
         "client.id": "fraud-detection",
-        "logger": LOG,
+        "security.protocol": cluster.security,
         "reconnect.backoff.max.ms": 2_000,
+        "logger": LOG,
+        "error_cb": troubles,
     }
+    files = {"ca": cluster.ca, "certificate": cluster.certificate, "key": cluster.key}
+    settings |= {f"ssl.{name}.location": path for name, path in files.items() if path is not None}
+    if cluster.mechanism == "AWS_MSK_IAM":
+        settings |= {"sasl.mechanism": "OAUTHBEARER", "oauth_cb": lambda _: msk_token(cluster)}
+    elif cluster.mechanism is not None:
+        username, password = login(cluster)
+        settings |= {"sasl.mechanism": cluster.mechanism, "sasl.username": username, "sasl.password": password}
+    return settings
 
 
 class ConfluentReader:
@@ -35,9 +83,10 @@ class ConfluentReader:
     def __init__(self, settings: ReadSettings, partition: int) -> None:
         self._place = (settings.topic, partition)
         self._position = -1
+        self._troubles = Troubles()
         self._consumer = Consumer(
             {
-                **client_settings(settings.cluster),
+                **client_settings(settings.cluster, self._troubles),
                 "group.id": settings.group or "fraud-detection",  # the library wants one, used or not
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
@@ -47,7 +96,6 @@ class ConfluentReader:
                 "check.crcs": True,
                 "fetch.wait.max.ms": 100,
                 "queued.max.messages.kbytes": 16_384,
-                "fetch.message.max.bytes": 1_048_576,
             }
         )
 
@@ -58,6 +106,7 @@ class ConfluentReader:
 
     def poll(self, most: int, seconds: float) -> Fetched:
         messages: Sequence[Any] = self._consumer.consume(most, seconds)
+        self._troubles.raise_refusal()
         damaged: list[Damaged] = []
         if any(message.error() is not None for message in messages):
             messages = self._sort_out(messages, damaged)
@@ -83,6 +132,8 @@ class ConfluentReader:
                 raise OutOfRangeError(error.str())
             elif code in _DAMAGED:
                 damaged.append(Damaged(message.offset(), error.str()))
+            elif code in _REFUSED:
+                raise RefusedError(error.str())
             else:
                 LOG.warning("reading %s-%d: %s", *self._place, error.str())
         return records
@@ -93,17 +144,18 @@ def _fetched(messages: Sequence[Any], position: int, damaged: Sequence[Damaged])
         return Fetched(_NOTHING, (), (), None, _NOTHING, position, damaged)
     headers = [message.headers() for message in messages]
     return Fetched(
-        offsets=np.fromiter((m.offset() for m in messages), np.int64, len(messages)),
+        offsets=np.array([m.offset() for m in messages], np.int64),
         values=[m.value() for m in messages],
         keys=[m.key() for m in messages],
         headers=[tuple((n, v or b"") for n, v in h or ()) for h in headers] if any(headers) else None,
-        timestamps=_micros(np.fromiter((m.timestamp()[1] for m in messages), np.int64, len(messages))),
+        timestamps=micros(np.array([m.timestamp()[1] for m in messages], np.int64)),
         position=position,
         damaged=damaged,
     )
 
 
-def _micros(millis: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+def micros(millis: Int64s) -> Int64s:
+    """Milliseconds as microseconds; -1, which stands for no time, stays."""
     return np.where(millis < 0, -1, millis * 1_000)
 
 
@@ -111,37 +163,53 @@ class ConfluentLooker:
     """See `TopicLooker`."""
 
     def __init__(self, cluster: Cluster, isolation: str) -> None:
-        self._cluster = cluster
+        self._troubles = Troubles()
         self._isolation = (
             IsolationLevel.READ_COMMITTED if isolation == "read_committed" else IsolationLevel.READ_UNCOMMITTED
         )
-        self._admin = AdminClient(client_settings(cluster))
+        self._admin = AdminClient(client_settings(cluster, self._troubles))
 
     def topics(self, seconds: float) -> Mapping[str, int]:
+        self._admin.poll(0)  # gets the first token, where there are any
         try:
             found = self._admin.list_topics(timeout=seconds).topics
         except KafkaException as error:
-            raise UnreachableError(error.args[0].str()) from error
-        return {name: len(topic.partitions) for name, topic in found.items()}
+            raise self._unreachable(error) from error
+        return {name: len(topic.partitions) for name, topic in found.items() if topic.error is None}
 
-    def ends(self, topic: str, partitions: int, seconds: float) -> list[Ends]:
-        firsts = self._offsets(topic, partitions, OffsetSpec.earliest(), seconds)
-        lasts = self._offsets(topic, partitions, OffsetSpec.latest(), seconds)
-        return [Ends(first, max(first, last)) for first, last in zip(firsts, lasts, strict=True)]
+    def ends(self, topic: str, partitions: int, seconds: float) -> list[Ends | None]:
+        firsts = self._offsets(topic, partitions, _SPEC.earliest(), seconds)
+        lasts = self._offsets(topic, partitions, _SPEC.latest(), seconds)
+        return [
+            None if first is None or last is None else Ends(first, max(first, last))
+            for first, last in zip(firsts, lasts, strict=True)
+        ]
 
-    def offsets_at(self, topic: str, partitions: int, millis: int, seconds: float) -> list[int]:
-        found = self._offsets(topic, partitions, OffsetSpec.for_timestamp(millis), seconds)
-        lasts = self._offsets(topic, partitions, OffsetSpec.latest(), seconds)
-        return [last if offset < 0 else offset for offset, last in zip(found, lasts, strict=True)]
+    def offsets_at(self, topic: str, partitions: int, millis: int, seconds: float) -> list[int | None]:
+        found = self._offsets(topic, partitions, _SPEC.for_timestamp(millis), seconds)
+        lasts = self._offsets(topic, partitions, _SPEC.latest(), seconds)
+        return [
+            last if offset is not None and offset < 0 else offset for offset, last in zip(found, lasts, strict=True)
+        ]
 
     def close(self) -> None:
         """Nothing to do: the connections go with the object."""
 
-    def _offsets(self, topic: str, partitions: int, spec: OffsetSpec, seconds: float) -> list[int]:
+    def _offsets(self, topic: str, partitions: int, spec: OffsetSpec, seconds: float) -> list[int | None]:
         places = {TopicPartition(topic, partition): spec for partition in range(partitions)}
         answers = self._admin.list_offsets(places, isolation_level=self._isolation, request_timeout=seconds)
-        try:
-            found = {place.partition: answer.result(seconds).offset for place, answer in answers.items()}
-        except KafkaException as error:
-            raise UnreachableError(error.args[0].str()) from error
+        found: dict[int, int | None] = {}
+        for place, answer in answers.items():
+            try:
+                found[place.partition] = answer.result().offset
+            except KafkaException as error:
+                LOG.debug("asking for offsets of %s: %s", place, error)
+                found[place.partition] = None
+        self._admin.poll(0)
+        self._troubles.raise_refusal()
         return [found[partition] for partition in range(partitions)]
+
+    def _unreachable(self, error: KafkaException) -> UnreachableError:
+        self._admin.poll(0)
+        self._troubles.raise_refusal()
+        return UnreachableError(self._troubles.latest() or error.args[0].str())

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from io_connectors.kafka.clients import Ends, PartitionReader, TopicLooker, UnreachableError
 from io_connectors.kafka.pool import Pool
@@ -62,6 +63,18 @@ def looker_of(cluster: Cluster, isolation: str) -> Iterator[TopicLooker]:
         LOOKERS.put(key, looker)
 
 
+class Known(NamedTuple):
+    """What a partition holds, or held a moment ago.
+
+    Attributes:
+        asked: when the broker was asked, in microseconds since 1970.
+        ends: what it said.
+    """
+
+    asked: int
+    ends: Ends
+
+
 class TopicEnds:
     """What the partitions of topics hold, asked of the brokers a few times a second for all partitions together.
 
@@ -79,10 +92,10 @@ class TopicEnds:
     ) -> None:
         self._every, self._clock, self._now = every, clock, now
         self._lock = threading.Lock()
-        self._known: dict[tuple[Cluster, str, str], tuple[float, int, list[Ends]]] = {}
+        self._known: dict[tuple[Cluster, str, str], tuple[float, int, list[Ends | None]]] = {}
 
-    def of(self, settings: ReadSettings, partition: int) -> tuple[int, Ends] | None:
-        """When was asked, in microseconds since 1970, and what the partition held; None when nobody answered."""
+    def of(self, settings: ReadSettings, partition: int) -> Known | None:
+        """What a partition held not long ago; None when nobody answered."""
         key = (settings.cluster, settings.isolation, settings.topic)
         with self._lock:
             asked, asked_at, ends = self._known.get(key, (float("-inf"), 0, []))
@@ -90,9 +103,10 @@ class TopicEnds:
                 asked_at = self._now()
                 ends = self._ask(settings, max(partition + 1, len(ends)))
                 self._known[key] = (self._clock(), asked_at, ends)
-        return (asked_at, ends[partition]) if partition < len(ends) else None
+        held = ends[partition] if partition < len(ends) else None
+        return None if held is None else Known(asked_at, held)
 
-    def _ask(self, settings: ReadSettings, partitions: int) -> list[Ends]:
+    def _ask(self, settings: ReadSettings, partitions: int) -> list[Ends | None]:
         try:
             with looker_of(settings.cluster, settings.isolation) as looker:
                 return looker.ends(settings.topic, partitions, seconds=0.5)

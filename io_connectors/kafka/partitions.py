@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.utils.timestamp import Duration
@@ -16,6 +16,7 @@ from io_connectors.kafka.settings import Moment, ReadSettings
 from io_connectors.spans import ENDLESS, Claims, Span, Spans, claim
 from io_connectors.watermarks import ADVANCING, AdvancingWatermark
 
+Found = TypeVar("Found")
 LOG = logging.getLogger(__name__)
 LOOK_SECONDS = 10.0
 PLAN_SECONDS = 0.1
@@ -131,7 +132,7 @@ def plan(looker: TopicLooker, settings: ReadSettings, deadline: int, in_time: bo
     """What of each partition is to be read; None when the topic has not got enough yet."""
     topic = settings.topic
     count = looker.topics(LOOK_SECONDS).get(topic, 0)
-    ends = looker.ends(topic, count, LOOK_SECONDS)
+    ends = _all(looker.ends(topic, count, LOOK_SECONDS), topic)
     starts = _offsets(looker, topic, settings.start, count, ends)
     if settings.until is not None:
         stops = _offsets(looker, topic, settings.until, count, ends)
@@ -166,6 +167,19 @@ def share_evenly(sizes: Sequence[int], total: int) -> list[int]:
 def _offsets(looker: TopicLooker, topic: str, moment: Moment, count: int, ends: Sequence[Ends]) -> list[int]:
     """Where a moment lies in each partition."""
     if moment.word == "timestamp":
-        return looker.offsets_at(topic, count, moment.millis, LOOK_SECONDS)
-    ends = ends or looker.ends(topic, count, LOOK_SECONDS)
+        return _all(looker.offsets_at(topic, count, moment.millis, LOOK_SECONDS), topic)
+    ends = ends or _all(looker.ends(topic, count, LOOK_SECONDS), topic)
     return [one.first if moment.word == "earliest" else one.end for one in ends]
+
+
+def _all(found: Sequence[Found | None], topic: str) -> list[Found]:
+    """What was asked of every partition.
+
+    Raises:
+        UnreachableError: a broker did not say.
+    """
+    known = [one for one in found if one is not None]
+    if len(known) < len(found):
+        silent = [str(partition) for partition, one in enumerate(found) if one is None]
+        raise UnreachableError(f"no answer from the brokers of {topic}, partitions {', '.join(silent)}")
+    return known

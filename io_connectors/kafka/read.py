@@ -13,8 +13,9 @@ from apache_beam.pvalue import PBegin, PCollection
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Duration, Timestamp
 
-from io_connectors.kafka.clients import Fetched, PartitionReader
-from io_connectors.kafka.connect import TOPIC_ENDS, reader_of
+from io_connectors.kafka.clients import Fetched
+from io_connectors.kafka.connect import TOPIC_ENDS, TopicEnds, reader_of
+from io_connectors.kafka.lost import poll
 from io_connectors.kafka.partitions import FindPartitions, Part, PlanParts, begin
 from io_connectors.kafka.records import raw_batch
 from io_connectors.kafka.settings import ReadSettings
@@ -34,8 +35,9 @@ class ReadKafka(beam.PTransform[PBegin, PCollection[RawBatch]]):
     """Read a topic's records as raw batches: `PBegin -> PCollection[RawBatch]`.
 
     A batch has records of one partition, its source is `topic-partition`, its positions are offsets, its time is that
-    of its oldest record. The watermark comes from the broker's timestamps; the event times in the payloads are none of
-    its business, so a payload much older than its record is late for what is ordered by event time.
+    of its oldest record. The watermark comes from the timestamps of the records, which broker or producer set; event
+    times in the payloads are none of its business, so a payload much older than its record is late for whatever is
+    ordered by event time.
 
     Args:
         settings: what to read; an endless collection unless they name an end.
@@ -86,39 +88,32 @@ class _ReadPart(beam.DoFn):
         self.records = Metrics.counter("source.kafka", "records")
         self.missing = Metrics.counter("source.kafka", "missing")
 
-    def process(
-        self,
-        element: Part,
-        tracker: Any = _PARTS,
-        watermark: Any = ADVANCING,
-    ) -> Iterator[TimestampedValue[RawBatch]]:
+    def process(self, element: Part, tracker: Any = _PARTS, watermark: Any = ADVANCING) -> Iterator[Any]:
         yield from self.read(element, tracker, watermark)
 
     def read(self, part: Part, tracker: Claims, watermark: AdvancingWatermark) -> Iterator[TimestampedValue[RawBatch]]:
         """The batches of one turn; the tracker knows how far it came."""
         _, partition, _, _, deadline = part
-        until = self.clock() + BUNDLE_SECONDS
+        turn_ends = self.clock() + BUNDLE_SECONDS
         position = tracker.current_restriction().start
         if is_done(tracker, position):
             return
         with reader_of(self.settings, partition, position) as reader:
             while True:
-                fetched = self._poll(reader)
+                fetched = poll(reader, self.settings, part, position, POLL_SECONDS)
                 position = claim(tracker, fetched.position)
-                yield from self._batches(partition, fetched, position, watermark)
+                yield from self._batch(partition, fetched, position, watermark)
                 if deadline <= self.now():
-                    claim(tracker, ENDLESS)
-                if is_done(tracker, position) or deadline <= self.now():
+                    position = claim(tracker, ENDLESS)
+                if is_done(tracker, position):
                     return
-                if len(fetched) < self.settings.batch_rows or self.clock() >= until:
+                if len(fetched) < self.settings.batch_rows or self.clock() >= turn_ends:
                     break
-        self._advance_when_idle(partition, fetched, position, watermark)
+        if not len(fetched):
+            advance_idle(watermark, self.settings, partition, position, TOPIC_ENDS)
         tracker.defer_remainder(None if len(fetched) else Duration(IDLE_PAUSE))
 
-    def _poll(self, reader: PartitionReader) -> Fetched:
-        return reader.poll(self.settings.batch_rows, POLL_SECONDS)
-
-    def _batches(
+    def _batch(
         self, partition: int, fetched: Fetched, bound: int, watermark: AdvancingWatermark
     ) -> Iterator[TimestampedValue[RawBatch]]:
         """What of a poll was claimed, at the time of its oldest record."""
@@ -126,31 +121,27 @@ class _ReadPart(beam.DoFn):
         batch = raw_batch(f"{self.settings.topic}-{partition}", fetched, bound, now)
         if not len(batch):
             return
-        self.records.inc(len(batch))
+        self.records.inc(len(batch.positions))
+        self.missing.inc(sum(min(lost.stop, bound) - lost.first for lost in fetched.lost))
         times = fetched.timestamps[: int(np.searchsorted(fetched.offsets, bound))]
         times = times[times >= 0]
         oldest, newest = (int(times.min()), int(times.max())) if len(times) else (now, now)
-        yield TimestampedValue(batch, Timestamp(micros=oldest - oldest % 1000))
+        yield TimestampedValue(batch, Timestamp(micros=oldest - oldest % 1000))  # other runners keep milliseconds
         watermark.advance(watermark_of(newest, now, self.settings.watermark_delay))
-
-    def _advance_when_idle(
-        self, partition: int, fetched: Fetched, position: int, watermark: AdvancingWatermark
-    ) -> None:
-        if len(fetched):
-            return
-        known = TOPIC_ENDS.of(self.settings, partition)
-        if known is not None and position >= known[1].end:
-            watermark.advance(watermark_of(0, known[0], self.settings.watermark_delay, caught_up=True))
 
 
 class _ReadOn(_ReadPart):
     """The same without an end."""
 
     @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]  # Beam's own
-    def process(
-        self,
-        element: Part,
-        tracker: Any = _PARTS,
-        watermark: Any = ADVANCING,
-    ) -> Iterator[TimestampedValue[RawBatch]]:
+    def process(self, element: Part, tracker: Any = _PARTS, watermark: Any = ADVANCING) -> Iterator[Any]:
         yield from self.read(element, tracker, watermark)
+
+
+def advance_idle(
+    watermark: AdvancingWatermark, settings: ReadSettings, partition: int, position: int, ends: TopicEnds
+) -> None:
+    """Move the watermark of a partition that gave nothing, if the broker says that there was nothing more."""
+    known = ends.of(settings, partition)
+    if known is not None and position >= known.ends.end:
+        watermark.advance(watermark_of(0, known.asked, settings.watermark_delay, caught_up=True))

@@ -24,6 +24,7 @@ def raw_batch(source: str, fetched: Fetched, bound: int, ingest_time: int) -> Ra
     headers = fetched.headers[:count] if fetched.headers else None
     timestamps = np.where(fetched.timestamps < 0, ingest_time, fetched.timestamps)[:count]
     rejected = [_damaged(source, *damage) for damage in fetched.damaged if damage.offset < bound]
+    rejected += [_lost(source, lost.first, min(lost.stop, bound)) for lost in fetched.lost]
     if None in values:
         rejected += [_no_value(source, int(offsets[at]), keys[at]) for at in range(count) if values[at] is None]
         kept = [at for at in range(count) if values[at] is not None]
@@ -61,4 +62,15 @@ def _damaged(source: str, offset: int, error: str) -> DeadLetter:
         payload="",
         source=source,
         position=offset,
+    )
+
+
+def _lost(source: str, first: int, stop: int) -> DeadLetter:
+    return DeadLetter(
+        stage="read",
+        reason="offsets_lost",
+        error=f"offsets {first} to {stop - 1} were deleted before they were read: {stop - first} are skipped",
+        payload="",
+        source=source,
+        position=first,
     )

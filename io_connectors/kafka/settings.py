@@ -46,7 +46,7 @@ KAFKA_SINK = Scheme(_PLACE, ("compression", *_CONNECTION))
 CLIENTS = {"confluent": "confluent_kafka", "kafka-python": "kafka"}
 SECURITIES = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
 PASSWORD_MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
-MECHANISMS = (*PASSWORD_MECHANISMS, "AWS_MSK_IAM", "OAUTHBEARER")
+MECHANISMS = (*PASSWORD_MECHANISMS, "AWS_MSK_IAM")
 COMPRESSIONS = ("zstd", "lz4", "snappy", "gzip", "none")
 
 _BROKERS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")

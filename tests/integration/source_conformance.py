@@ -16,6 +16,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from io_connectors.sources import open_source
 from tests.integration.sink_conformance import ImpossibleError
+from transforms.batch import TransactionBatch
 from transforms.dead_letters import DeadLetter
 from transforms.parse import ParseTransactions
 from transforms.raw_batch import RawBatch
@@ -57,15 +58,24 @@ def read(url: str, batch_rows: int = BATCH_ROWS) -> list[bytes]:
     """The payloads of a source that ends, read on the in-memory runner."""
     run = uuid4().hex
     _COLLECTED[run] = []
-
-    def collect(raw: RawBatch) -> None:
-        assert raw.payloads is not None
-        assert len(raw.payloads) == len(raw.positions) <= batch_rows
-        _COLLECTED[run].extend(raw.payloads)
-
     with beam.Pipeline(FnApiRunner()) as pipeline:
-        _ = pipeline | open_source(url, SCHEMA, batch_rows).read | beam.Map(collect)
+        _ = pipeline | open_source(url, SCHEMA, batch_rows).read | beam.Map(_collect, run, batch_rows)
     return _COLLECTED.pop(run)
+
+
+# Functions of the module, which Beam pickles by their names: a closure would take a copy of what it collects into.
+def _collect(raw: RawBatch, run: str, batch_rows: int) -> None:
+    assert raw.payloads is not None
+    assert len(raw.payloads) == len(raw.positions) <= batch_rows
+    _COLLECTED[run].extend(raw.payloads)
+
+
+def _collect_ids(batch: TransactionBatch, run: str) -> None:
+    _COLLECTED[run].extend(map(str.encode, batch.rows.column("transaction_id").to_pylist()))
+
+
+def _collect_letter(letter: DeadLetter, run: str) -> None:
+    _COLLECTED_LETTERS[run].append(letter)
 
 
 class SourceConformance:
@@ -140,10 +150,8 @@ class SourceConformance:
         with beam.Pipeline(FnApiRunner()) as pipeline:
             source = open_source(subject.url(start="earliest", until="latest"), SCHEMA, BATCH_ROWS)
             parsed = pipeline | source.read | ParseTransactions(SCHEMA)
-            _ = parsed.batches | "Good" >> beam.Map(
-                lambda batch: _COLLECTED[run].extend(map(str.encode, batch.rows.column("transaction_id").to_pylist()))
-            )
-            _ = parsed.dead_letters | "Bad" >> beam.Map(lambda letter: _COLLECTED_LETTERS[run].append(letter))
+            _ = parsed.batches | "Good" >> beam.Map(_collect_ids, run)
+            _ = parsed.dead_letters | "Bad" >> beam.Map(_collect_letter, run)
         assert sorted(_COLLECTED.pop(run)) == sorted(b"t%d" % n for n in range(200))
         letters = _COLLECTED_LETTERS.pop(run)
         assert len(letters) == len(bad)

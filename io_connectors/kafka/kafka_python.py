@@ -1,0 +1,203 @@
+"""Kafka through kafka-python, which is written in Python and so runs wherever Python does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import (
+    AuthorizationError,
+    CorruptRecordError,
+    KafkaError,
+    KafkaTimeoutError,
+    LogTruncationError,
+    OffsetOutOfRangeError,
+    SaslAuthenticationFailedError,
+)
+from kafka.net.sasl.oauth import AbstractTokenProvider
+
+from io_connectors.kafka.clients import Damaged, Ends, Fetched, OutOfRangeError, RefusedError, UnreachableError
+from io_connectors.kafka.security import login, msk_token
+from io_connectors.kafka.settings import Cluster, ReadSettings
+
+_REFUSED = (SaslAuthenticationFailedError, AuthorizationError)
+_CONNECT_SECONDS = 5.0
+
+
+class _MskTokens(AbstractTokenProvider):  # type: ignore[misc]  # the library has no types
+    """A token for each connection that is made."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__()
+        self._cluster = cluster
+
+    def token(self) -> str:
+        return msk_token(self._cluster).text
+
+
+def client_settings(cluster: Cluster) -> dict[str, Any]:
+    """What every client of a cluster is told, in kafka-python's own names.
+
+    Raises:
+        UserError: credentials are missing.
+    """
+    settings: dict[str, Any] = {
+        "bootstrap_servers": cluster.brokers.split(","),
+        "client_id": "fraud-detection",
+        "security_protocol": cluster.security.upper(),
+        "reconnect_backoff_max_ms": 2_000,
+        "metrics_enabled": False,
+        "ssl_cafile": cluster.ca,
+        "ssl_certfile": cluster.certificate,
+        "ssl_keyfile": cluster.key,
+    }
+    if cluster.mechanism == "AWS_MSK_IAM":
+        settings |= {"sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_provider": _MskTokens(cluster)}
+    elif cluster.mechanism is not None:
+        username, password = login(cluster)
+        settings |= {
+            "sasl_mechanism": cluster.mechanism,
+            "sasl_plain_username": username,
+            "sasl_plain_password": password,
+        }
+    return settings
+
+
+def _consumer(cluster: Cluster, isolation: str, seconds: float) -> Any:
+    """A consumer that is connected.
+
+    Raises:
+        UnreachableError: no broker answered in time.
+        RefusedError: they let nobody in.
+    """
+    try:
+        return KafkaConsumer(
+            **client_settings(cluster),
+            bootstrap_timeout_ms=int(seconds * 1000),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level=isolation,
+            check_crcs=True,
+            fetch_max_wait_ms=100,
+            fetch_max_bytes=16 << 20,
+            max_partition_fetch_bytes=4 << 20,
+            allow_auto_create_topics=False,
+        )
+    except _REFUSED as error:
+        raise RefusedError(str(error)) from error
+    except KafkaError as error:
+        raise UnreachableError(str(error)) from error
+
+
+class KafkaPythonReader:
+    """See `PartitionReader`."""
+
+    def __init__(self, settings: ReadSettings, partition: int) -> None:
+        self._settings = settings
+        self._place = TopicPartition(settings.topic, partition)
+        self._position = -1
+        self._consumer: Any = None
+
+    def seek(self, offset: int) -> None:
+        if offset != self._position:
+            self._position = offset
+            if self._consumer is not None:
+                self._consumer.seek(self._place, offset)
+
+    def poll(self, most: int, seconds: float) -> Fetched:
+        records: list[Any] = []
+        damaged: list[Damaged] = []
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0 and len(records) < most:
+            if not self._connect():
+                break
+            try:
+                records += self._consumer.poll(int(left * 1000) + 1, most - len(records)).get(self._place, ())
+                self._position = self._consumer.position(self._place, timeout_ms=0)
+            except CorruptRecordError as error:
+                damaged.append(Damaged(self._position, str(error)))
+                self.seek(self._position + 1)
+            except (OffsetOutOfRangeError, LogTruncationError) as error:
+                raise OutOfRangeError(str(error)) from error
+            except _REFUSED as error:
+                raise RefusedError(str(error)) from error
+        return _fetched(records, self._position, damaged)
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+
+    def _connect(self) -> bool:
+        """Have a consumer; whether there is one. Later the library connects again by itself."""
+        if self._consumer is None:
+            try:
+                self._consumer = _consumer(self._settings.cluster, self._settings.isolation, _CONNECT_SECONDS)
+            except UnreachableError:
+                return False  # whoever polls comes again
+            self._consumer.assign([self._place])
+            self._consumer.seek(self._place, self._position)
+        return True
+
+
+def _fetched(records: Sequence[Any], position: int, damaged: Sequence[Damaged]) -> Fetched:
+    headers = [record.headers for record in records]
+    millis = np.array([r.timestamp for r in records], np.int64)
+    return Fetched(
+        offsets=np.array([r.offset for r in records], np.int64),
+        values=[r.value for r in records],
+        keys=[r.key for r in records],
+        headers=[tuple((n, v or b"") for n, v in h or ()) for h in headers] if any(headers) else None,
+        timestamps=np.where(millis < 0, -1, millis * 1_000),
+        position=position,
+        damaged=damaged,
+    )
+
+
+class KafkaPythonLooker:
+    """See `TopicLooker`."""
+
+    def __init__(self, cluster: Cluster, isolation: str) -> None:
+        self._cluster, self._isolation = cluster, isolation
+        self._consumer: Any = None
+
+    def topics(self, seconds: float) -> Mapping[str, int]:
+        consumer = self._connected(seconds)
+        try:
+            return {name: len(consumer.partitions_for_topic(name) or ()) for name in consumer.topics()}
+        except KafkaError as error:
+            raise UnreachableError(str(error)) from error
+
+    def ends(self, topic: str, partitions: int, seconds: float) -> list[Ends | None]:
+        consumer, places = self._connected(seconds), _places(topic, partitions)
+        try:
+            firsts = consumer.beginning_offsets(places, timeout_ms=int(seconds * 1000))
+            lasts = consumer.end_offsets(places, timeout_ms=int(seconds * 1000))
+        except KafkaTimeoutError as error:
+            raise UnreachableError(str(error)) from error
+        return [Ends(firsts[place], max(firsts[place], lasts[place])) for place in places]
+
+    def offsets_at(self, topic: str, partitions: int, millis: int, seconds: float) -> list[int | None]:
+        consumer, places = self._connected(seconds), _places(topic, partitions)
+        try:
+            found = consumer.offsets_for_times(dict.fromkeys(places, millis), timeout_ms=int(seconds * 1000))
+            lasts = consumer.end_offsets(places, timeout_ms=int(seconds * 1000))
+        except KafkaTimeoutError as error:
+            raise UnreachableError(str(error)) from error
+        return [lasts[place] if found[place] is None else found[place].offset for place in places]
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+
+    def _connected(self, seconds: float) -> Any:
+        if self._consumer is None:
+            self._consumer = _consumer(self._cluster, self._isolation, seconds)
+        return self._consumer
+
+
+def _places(topic: str, partitions: int) -> list[Any]:
+    return [TopicPartition(topic, partition) for partition in range(partitions)]

@@ -1,0 +1,76 @@
+"""Offsets that are wanted and that a partition no longer has: an error, or a skip that is counted."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from io_connectors.kafka.clients import Ends, Fetched, Lost, OutOfRangeError, PartitionReader, RefusedError
+from io_connectors.kafka.connect import looker_of
+from io_connectors.kafka.partitions import Part
+from io_connectors.kafka.security import how_to_get_in
+from io_connectors.kafka.settings import ReadSettings
+from transforms.errors import UserError
+
+LOG = logging.getLogger(__name__)
+_NOTHING = np.empty(0, dtype=np.int64)
+ASK_SECONDS = 5.0
+
+
+def poll(reader: PartitionReader, settings: ReadSettings, part: Part, position: int, seconds: float) -> Fetched:
+    """What a partition gives next, from `position` on.
+
+    Raises:
+        UserError: the partition has lost what comes next, and nobody said that it may be skipped; or the brokers let
+            nobody in.
+    """
+    try:
+        return reader.poll(settings.batch_rows, seconds)
+    except OutOfRangeError as error:
+        with looker_of(settings.cluster, settings.isolation) as looker:
+            held = looker.ends(settings.topic, part[1] + 1, ASK_SECONDS)[part[1]]
+        if held is None:
+            raise
+        fetched = skip(settings, part, position, held)
+        if fetched is None:
+            raise UserError(_message(settings, part[1], position, held)) from error
+        reader.seek(fetched.position)
+        return fetched
+    except RefusedError as error:
+        raise UserError(
+            f"kafka://{settings.cluster.brokers}/{settings.topic}: {error}; {how_to_get_in(settings.cluster)}"
+        ) from error
+
+
+def skip(settings: ReadSettings, part: Part, position: int, held: Ends) -> Fetched | None:
+    """A poll that gives nothing and goes on where the partition now begins; None where that would be wrong.
+
+    An offset behind the end can only mean that the log was cut or made anew. Then nobody knows which of the records
+    that it has now were read before.
+    """
+    if held.first <= position <= held.end:
+        LOG.warning("%s-%d: offset %d was out of range, and is not any more", settings.topic, part[1], position)
+        return Fetched(_NOTHING, (), (), None, _NOTHING, position)
+    if position > held.end:
+        return None
+    # Whoever asked for the earliest record there is gets it, though another was the earliest a moment ago.
+    if settings.start.word == "earliest" and position == part[2]:
+        return Fetched(_NOTHING, (), (), None, _NOTHING, held.first)
+    if not settings.skip_missing:
+        return None
+    return Fetched(_NOTHING, (), (), None, _NOTHING, held.first, lost=(Lost(position, held.first),))
+
+
+def _message(settings: ReadSettings, partition: int, position: int, held: Ends) -> str:
+    place = f"kafka://{settings.cluster.brokers}/{settings.topic}: partition {partition}"
+    has = f"the broker has {held.first} to {held.end - 1}" if held.first < held.end else "the broker has no record"
+    if position > held.end:
+        return (
+            f"{place}: offset {position} comes next, and {has}: the log was cut, or the topic made anew; "
+            "start without the checkpoint, from start=earliest or start=timestamp:"
+        )
+    return (
+        f"{place}: offset {position} comes next, and {has}: records were deleted before they were read; "
+        "on_missing=skip goes on with what there is, and counts what is lost"
+    )
