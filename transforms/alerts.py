@@ -15,7 +15,7 @@ from transforms.decide import APPROVE
 from transforms.struct_coder import StructCoder
 
 
-class Alert(msgspec.Struct, frozen=True, kw_only=True):
+class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One transaction to look at.
 
     Attributes:
@@ -26,6 +26,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         score: calibrated probability of fraud.
         reasons: rules that applied, then the features that pushed the score up, each `name: words`.
         late: whether newer transactions had been decided before this one came.
+        suppressed: alerts of the same card that came before this one and were not sent; see `SuppressAlerts`. In JSON
+            it stands only where there are some.
     """
 
     alert_id: str
@@ -40,6 +42,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     model_id: str
     feature_set: str
     late: bool
+    suppressed: int = 0
 
     def to_json(self) -> bytes:
         """One line of JSON, without the line's end."""
@@ -61,7 +64,7 @@ def alerts_of(batch: TransactionBatch) -> list[Alert]:
     flagged = np.flatnonzero(np.asarray(pc.not_equal(batch.rows.column("decision"), APPROVE)))
     if not len(flagged):
         return []
-    names = [name for name in Alert.__struct_fields__ if name != "alert_id"]
+    names = [name for name in Alert.__struct_fields__ if name not in ("alert_id", "suppressed")]
     rows = batch.take(flagged).rows.select(names).to_pylist()
     return [
         Alert(**{**row, "alert_id": alert_id(row["transaction_id"]), "event_time": row["event_time"].isoformat()})
