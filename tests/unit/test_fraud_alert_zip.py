@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -52,3 +54,23 @@ def test_a_place_that_cannot_be_written_is_an_error_in_one_line(
     (tmp_path / "file").touch()
     assert lambda_build.main(["--output", str(tmp_path / "file" / "x.zip")]) == 2
     assert "x.zip" in capsys.readouterr().err
+
+
+def test_the_readme_names_the_settings_and_the_rights_that_the_function_needs() -> None:
+    """Its policies are JSON, they allow each call that the code makes, and its table has each variable read."""
+    directory = Path("deploy", "lambda", "fraud_alert")
+    readme = (directory / "README.md").read_text("utf-8")
+    trust, policy = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", readme, re.DOTALL))
+    assert trust["Statement"][0]["Action"] == "sts:AssumeRole"
+    code = "".join(path.read_text("utf-8") for path in directory.glob("*.py"))
+    calls = {
+        "dynamodb:UpdateItem": r"dynamodb\.update_item\(",
+        "sns:Publish": r"sns\.publish_batch\(",
+        "secretsmanager:GetSecretValue": r"secrets\.get_secret_value\(",
+    }
+    assert len(re.findall(r"self\.(?:dynamodb|sns|secrets)\.\w+\(", code)) == len(calls)
+    for action, call in calls.items():
+        assert re.search(call, code)
+        assert action in json.dumps(policy)
+    variables = set(re.findall(r'environment, "([A-Z_]+)"', code))
+    assert variables == set(re.findall(r"^\| `([A-Z_]+)` \|", readme, re.MULTILINE))
