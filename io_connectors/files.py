@@ -135,17 +135,37 @@ def check_files(pattern: str, schema: Schema) -> list[FilePiece]:
     """
     url = parse_url(pattern, {"file": FILE_URL}, "source")
     pieces: list[FilePiece] = []
-    for path in _find(url.path):
-        piece = _kind(path, url.parameters.get("format"))
+    for file in [file_of(path, url.parameters.get("format")) for path in _find(url.path)]:
         try:
-            pieces += _check(piece, schema)
-        except CorruptFileError as error:
-            raise UserError(f"{path}: cannot be decompressed: {error}; is it complete?") from error
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise UserError(f"{path}: is no readable Parquet file: {error}; is it complete?") from error
+            pieces += check_file(file, schema)
         except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+            raise UserError(f"{file.path}: cannot be read: {error.strerror or error}") from error
     return pieces
+
+
+def check_file(file: FilePiece, schema: Schema) -> list[FilePiece]:
+    """Look at the beginning of one file.
+
+    Args:
+        file: as `file_of` gives it.
+        schema: the fields that it must have.
+
+    Returns:
+        What there is to read of it, which may be nothing.
+
+    Raises:
+        UserError: the file is not what it should be.
+        OSError: it cannot be opened or read, which is not the file's fault.
+    """
+    path = file.path
+    try:
+        return _check(file, schema)
+    except CorruptFileError as error:
+        raise UserError(f"{path}: cannot be decompressed: {error}; is it complete?") from error
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise UserError(f"{path}: is no readable Parquet file: {error}; is it complete?") from error
 
 
 def read_piece(piece: FilePiece, schema: Schema, batch_rows: int, clock: Callable[[], int]) -> Iterator[RawBatch]:
@@ -216,7 +236,16 @@ def _find(path: str) -> list[str]:
     return found
 
 
-def _kind(path: str, chosen: str | None) -> FilePiece:
+def file_of(path: str, chosen: str | None) -> FilePiece:
+    """The whole of a file, with its format and compression.
+
+    Args:
+        path: the file, or what it is called elsewhere.
+        chosen: its format, where its name does not tell.
+
+    Raises:
+        UserError: the format is unknown.
+    """
     stem, extension = os.path.splitext(path)
     compression = extension.lower() if extension.lower() in DECOMPRESSORS else ""
     if compression:

@@ -70,10 +70,25 @@ def _open_kinesis(text: str, schema: Schema, batch_rows: int) -> Source:
     return Source(ReadKinesis(settings), settings.bounded)
 
 
+def _open_s3(text: str, schema: Schema, batch_rows: int) -> Source:
+    from io_connectors.s3.look import look
+    from io_connectors.s3.read import ReadObjects
+    from io_connectors.s3.settings import object_settings
+    from io_connectors.s3.watch import WatchObjects
+
+    settings = object_settings(parse_url(text, SOURCES), schema, batch_rows)
+    found = look(settings)
+    return Source(WatchObjects(settings) if settings.watch else ReadObjects(settings, found), settings.bounded)
+
+
 _KINDS = {
     "simulator": _Kind(Scheme(parameters=("customers", "terminals", "days", "seed", "rate")), _open_simulator),
     "file": _Kind(FILE_URL, _open_files),
     "kafka": _Kind(KAFKA_SOURCE, _open_kafka),
+    "s3": _Kind(
+        Scheme("bucket/pattern", ("format", "start", "watch", "max_duration", "watermark_delay", "region", "endpoint")),
+        _open_s3,
+    ),
     "kinesis": _Kind(KINESIS_SOURCE, _open_kinesis),
 }
 SOURCES = {name: kind.scheme for name, kind in _KINDS.items()}
