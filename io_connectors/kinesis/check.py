@@ -98,11 +98,11 @@ def refusal(stream: Stream, error: Exception) -> UserError:
     """What a user can do about a call that failed.
 
     Example:
-        >>> print(refusal(Stream("events"), botocore.exceptions.NoCredentialsError()))
-        kinesis://events: no AWS credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a role
+        >>> print(refusal(Stream("s"), botocore.exceptions.NoCredentialsError()))
+        kinesis://s: no AWS credentials: give AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role
     """
     if isinstance(error, (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError)):
-        hint = "no AWS credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a role"
+        hint = "no AWS credentials: give AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role"
     elif isinstance(error, (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError)):
         where = stream.endpoint or "Kinesis"
         hint = f"{where} does not answer: {error}; check region= and endpoint=, and that a server listens there"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import apache_beam as beam
@@ -63,7 +64,7 @@ class ReadKinesis(beam.PTransform[PBegin, PCollection[RawBatch]]):
         self.settings = settings
 
     def expand(self, root: PBegin) -> PCollection[RawBatch]:
-        read = _ReadSlice(self.settings) if self.settings.bounded else _ReadOn(self.settings)
+        read = ReadSlice(self.settings) if self.settings.bounded else ReadSliceOn(self.settings)
         stream = root | "Stream" >> beam.Create([self.settings.stream.name], reshuffle=False)
         slices = stream | "CutSlices" >> beam.FlatMap(cut_slices, self.settings).with_output_types(Slice)
         batches: PCollection[RawBatch] = slices | "ReadSlices" >> beam.ParDo(read).with_output_types(RawBatch)
@@ -94,13 +95,18 @@ def plan(api: KinesisApi, settings: ReadSettings, now: Callable[[], int]) -> lis
     return [(str(keys.first), str(keys.last), start, until, deadline, most) for keys in slices]
 
 
+def first_progress(element: Slice) -> Progress:
+    """How far a slice has come before anything is read."""
+    first, last, _, until, deadline, most = element
+    bounded = until != ENDLESS or deadline != ENDLESS or most >= 0
+    return Progress(unread(Keys(int(first), int(last))), most, bounded)
+
+
 class _Progresses(RestrictionProvider):
     """How far a slice has come, as its restriction."""
 
     def initial_restriction(self, element: Slice) -> Progress:
-        first, last, _, until, deadline, most = element
-        bounded = until != ENDLESS or deadline != ENDLESS or most >= 0
-        return Progress(unread(Keys(int(first), int(last))), most, bounded)
+        return first_progress(element)
 
     def create_tracker(self, restriction: Progress) -> ProgressTracker:
         return ProgressTracker(restriction)
@@ -115,11 +121,12 @@ class _Progresses(RestrictionProvider):
 _SLICES = beam.DoFn.RestrictionParam(_Progresses())
 
 
-class _ReadSlice(beam.DoFn):
+class ReadSlice(beam.DoFn):
     """Reads one slice for a while, then lets the rest be taken up again.
 
     Args:
         settings: of the source.
+        reader_of: see `connect.reader_of`.
         now: microseconds since 1970.
         clock: seconds that never go back.
         sleep: waits for so many seconds.
@@ -128,11 +135,12 @@ class _ReadSlice(beam.DoFn):
     def __init__(
         self,
         settings: ReadSettings,
+        reader_of: Callable[[ReadSettings, Slice], AbstractContextManager[SliceReader]] = reader_of,
         now: Callable[[], int] = lambda: time.time_ns() // 1000,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.settings = settings
+        self.settings, self.reader_of = settings, reader_of
         self.now, self.clock, self.sleep = now, clock, sleep
         self.records = Metrics.counter("source.kinesis", "records")
 
@@ -144,7 +152,7 @@ class _ReadSlice(beam.DoFn):
     ) -> Iterator[TimestampedValue[RawBatch]]:
         """The batches of one turn; the tracker knows how far it came."""
         end = self.clock() + BUNDLE_SECONDS
-        with reader_of(self.settings, element) as reader:
+        with self.reader_of(self.settings, element) as reader:
             while not tracker.current_restriction().over:
                 before = tracker.current_restriction()
                 yield from self._round(reader, element, tracker)
@@ -199,7 +207,7 @@ class _ReadSlice(beam.DoFn):
         tracker.defer_remainder(Duration(max(0.0, wait - IDLE_SECONDS)))
 
 
-class _ReadOn(_ReadSlice):
+class ReadSliceOn(ReadSlice):
     """The same without an end."""
 
     @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]  # Beam's own

@@ -29,6 +29,31 @@ Server.prototype.listen = function (where, ...rest) {{
 }};
 """
 
+#: Asked for an iterator at a time after which there is no record, kinesalite never answers. Kinesis gives one that
+#: waits for what comes. The newest is asked for first: what is put while the records are looked at is not missed.
+_ANSWERS_TIMESTAMPS = """
+const Module = require("node:module");
+const load = Module._load;
+Module._load = function (request, ...rest) {
+  const action = load.call(this, request, ...rest);
+  return request.endsWith("actions/getShardIterator") ? atTimestamp(action) : action;
+};
+const atTimestamp = (action) => (store, query, done) => {
+  if (query.ShardIteratorType !== "AT_TIMESTAMP" || query.Timestamp * 1000 > Date.now())
+    return action(store, query, done);
+  action(store, { ...query, ShardIteratorType: "LATEST", Timestamp: undefined }, (error, newest) => {
+    if (error) return done(error);
+    const hex = (index) => index.toString(16).padStart(8, "0");
+    const shard = Number(query.ShardId.split("-").pop());
+    let found = false;
+    store.getStreamDb(query.StreamName).createReadStream({ gt: hex(shard), lt: hex(shard + 1) })
+      .on("data", (record) => { found ||= record.value.ApproximateArrivalTimestamp >= query.Timestamp; })
+      .on("error", done)
+      .on("end", () => (found ? action(store, query, done) : done(null, newest)));
+  });
+};
+"""
+
 #: kinesis-local would wait for its clients to leave. The data is on the disk before it ends.
 _ENDS_SOON = """
 process.on("SIGTERM", () => setTimeout(() => process.exit(0), 1500));
@@ -64,7 +89,8 @@ class Kinesis(AwsServer):
         options = ["--port", str(self.port), "--path", str(data), "--shardLimit", "1000"]
         # What stays for half a second in Kinesis' transient states shows that clients wait for them; less will do.
         waits = [word for call in ("create", "delete", "update") for word in (f"--{call}StreamMs", "100")]
-        return self._node(installation / "node_modules" / "kinesalite" / "cli.js", [*options, *waits], _ON_LOOPBACK, {})
+        program = installation / "node_modules" / "kinesalite" / "cli.js"
+        return self._node(program, [*options, *waits], _ON_LOOPBACK + _ANSWERS_TIMESTAMPS, {})
 
     def ask(self) -> object:
         return self.client().list_streams()
