@@ -57,7 +57,7 @@ class Server(ABC):
     name: ClassVar[str]
     default_port: ClassVar[int]
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
-    patience: ClassVar[float] = 60.0
+    patience: ClassVar[float] = 120.0
 
     def __post_init__(self) -> None:
         # Servers run in their directories: what they are told must not depend on where we are.

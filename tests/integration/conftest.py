@@ -7,7 +7,6 @@ with the reason; where `CI` is set it fails them: there nothing is skipped.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,13 +34,14 @@ from runners.prism import get_prism
 from transforms.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-#: Ends the servers once its input ends: when the session closes it, or when the session is killed.
+#: Ends the servers and removes what they have left, once its input ends: closed by the session, or by its death.
 GUARD = """
-import sys
+import shutil, sys
 from pathlib import Path
-sys.stdin.read()
 from runners.local import stop_all
+sys.stdin.read()
 stop_all(Path(sys.argv[1]))
+shutil.rmtree(sys.argv[1])
 """
 
 T = TypeVar("T")
@@ -53,10 +53,12 @@ def servers() -> Iterator[Path]:
     """A directory for servers; whatever runs in it is ended and removed when the session is over, however it ends."""
     directory = Path(tempfile.mkdtemp(prefix="fraud-servers-"))
     directory.chmod(0o755)  # a server that drops root's rights must reach its data
-    guard = subprocess.Popen([sys.executable, "-c", GUARD, directory], cwd=ROOT, stdin=subprocess.PIPE)
+    # In a session of its own: what ends the tests, be it Ctrl-C, must not end it.
+    guard = subprocess.Popen(
+        [sys.executable, "-c", GUARD, directory], cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True
+    )
     yield directory
     guard.communicate()
-    shutil.rmtree(directory)
 
 
 def at_hand(get: Callable[[], T]) -> T:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import socket
 import time
 import zipfile
 from collections.abc import Callable
@@ -28,8 +30,11 @@ from runners.local import (
     KinesisLocal,
     LambdaEmulator,
     Postgres,
+    free_port,
 )
 from runners.local.certificates import certificates
+from tests.integration.conftest import at_hand
+from transforms.errors import UserError
 
 
 def test_kafka_keeps_its_topics_and_its_port_when_it_is_killed(kafka: Kafka) -> None:
@@ -202,3 +207,51 @@ def test_the_lambda_emulator_runs_a_zip_and_again_after_a_kill(
     emulator.kill()
     emulator.start()
     assert emulator.invoke(2) == 3.0
+
+
+def test_the_alert_function_is_there_once_its_zip_is(servers: Path, tmp_path: Path) -> None:
+    """With the zip the function runs, with its table and its topic; after another start its code is the zip's again."""
+    package = tmp_path / "fraud_alert.zip"
+    aws = at_hand(Aws(servers / "aws-with-alerts", free_port(), package).start)
+    assert ("--alert", "lambda://FraudAlertHandler") not in aws.urls
+    for answer in ("first", "second"):
+        with zipfile.ZipFile(package, "w") as archive:
+            code = f"import os\ndef lambda_handler(event, context): return [{answer!r}, os.environ['ALERT_TABLE']]\n"
+            archive.writestr("lambda_handler.py", code)
+        aws.start()
+        called = aws.client("lambda").invoke(FunctionName="FraudAlertHandler", Payload=b"{}")["Payload"].read()
+        assert json.loads(called) == [answer, "fraud-alerts"]
+    assert ("--alert", "lambda://FraudAlertHandler") in aws.urls
+    assert aws.client("dynamodb").describe_table(TableName="fraud-alerts")["Table"]["TableStatus"] == "ACTIVE"
+    aws.stop()
+
+
+def test_nothing_listens_beyond_this_machine(
+    kafka: Kafka,
+    kinesis: Kinesis,
+    kinesis_local: KinesisLocal,
+    dynamodb: DynamoDb,
+    postgres: Postgres,
+    s3: S3,
+    aws: Aws,
+) -> None:
+    """No server's port is open at any other of this machine's addresses."""
+    others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    for server in (kafka, kinesis, kinesis_local, dynamodb, postgres, s3, aws):
+        for address in ("127.0.0.2", *others - {"127.0.0.1"}):  # 127.0.0.2: where there is no other, and on Linux
+            with socket.socket() as client, pytest.raises(OSError, match=r"refused|unreachable|assign"):
+                client.connect((address, server.port))
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("", pytest.skip.Exception), ("true", pytest.fail.Exception)])
+def test_a_server_that_cannot_be_had_skips_tests_but_not_in_ci(
+    ci: str, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason is the error's words; where CI runs the tests it is a failure."""
+    monkeypatch.setenv("CI", ci)
+
+    def get() -> None:
+        raise UserError("kafka needs java")
+
+    with pytest.raises(outcome, match="kafka needs java"):
+        at_hand(get)
