@@ -10,6 +10,7 @@ from apache_beam.pvalue import PCollection
 
 from io_connectors.delivery import BatchSink, Delivered, Message, MessageSink, SendMessages, WriteBatches
 from io_connectors.json_lines import WriteJsonLines
+from io_connectors.kafka.settings import KAFKA_SINK
 from io_connectors.parquet_files import WriteParquet
 from io_connectors.urls import ConnectorUrl, Scheme, parse_url
 from transforms.alerts import Alert
@@ -57,6 +58,18 @@ def _open_dynamodb(url: ConnectorUrl) -> BatchSink:
     return dynamodb_sink(url)
 
 
+def _open_kafka_decisions(url: ConnectorUrl) -> BatchSink:
+    from io_connectors.kafka.write import kafka_decision_sink
+
+    return kafka_decision_sink(url)
+
+
+def _open_kafka(url: ConnectorUrl) -> MessageSink:
+    from io_connectors.kafka.write import kafka_sink
+
+    return kafka_sink(url)
+
+
 def _open_lambda(url: ConnectorUrl) -> MessageSink:
     from io_connectors.lambda_function import lambda_sink
 
@@ -67,6 +80,12 @@ def _open_postgresql(url: ConnectorUrl) -> BatchSink:
     from io_connectors.postgresql.sink import postgresql_sink
 
     return postgresql_sink(url)
+
+
+def _open_redshift(url: ConnectorUrl) -> BatchSink:
+    from io_connectors.redshift.sink import redshift_sink
+
+    return redshift_sink(url)
 
 
 def _open_s3_parquet(url: ConnectorUrl) -> BatchSink:
@@ -100,6 +119,7 @@ _BATCHES: dict[str, _BatchKind] = {
         Scheme("a table", ("region", "endpoint", "existing", "ttl", "create", "capacity", "concurrency")),
         _open_dynamodb,
     ),
+    "kafka": _BatchKind(KAFKA_SINK, _open_kafka_decisions),
     "postgresql": _BatchKind(
         Scheme(
             "user@host:port/database/schema/table",
@@ -118,6 +138,29 @@ _BATCHES: dict[str, _BatchKind] = {
         ),
         _open_postgresql,
     ),
+    "redshift": _BatchKind(
+        Scheme(
+            "cluster-or-workgroup/database/schema/table",
+            (
+                "staging",
+                "role",
+                "serverless",
+                "via",
+                "user",
+                "secret",
+                "host",
+                "port",
+                "sslmode",
+                "region",
+                "endpoint",
+                "create",
+                "existing",
+                "layout",
+                "statement_timeout",
+            ),
+        ),
+        _open_redshift,
+    ),
     "s3": _BatchKind(
         Scheme("bucket/prefix", ("region", "endpoint", "rows_per_file", "flagged", "kms_key", "every")),
         _open_s3_parquet,
@@ -126,6 +169,7 @@ _BATCHES: dict[str, _BatchKind] = {
     ),
 }
 _MESSAGES: dict[str, _MessageKind] = {
+    "kafka": _MessageKind(KAFKA_SINK, _open_kafka),
     "lambda": _MessageKind(
         Scheme(
             "a function's name or ARN",

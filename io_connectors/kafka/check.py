@@ -8,7 +8,8 @@ from collections.abc import Callable
 from io_connectors.kafka.clients import RefusedError, UnreachableError
 from io_connectors.kafka.connect import looker_of
 from io_connectors.kafka.security import how_to_get_in
-from io_connectors.kafka.settings import Cluster, Moment, ReadSettings
+from io_connectors.kafka.settings import Cluster, ReadSettings
+from io_connectors.moments import Moment
 from transforms.errors import UserError, did_you_mean
 
 CHECK_SECONDS = 8.0

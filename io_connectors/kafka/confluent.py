@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,9 +31,14 @@ _NOTHING = np.empty(0, dtype=np.int64)
 
 
 class Troubles:
-    """What a client complains about while nobody waits for an answer; the library calls it from its own poll."""
+    """What a client complains about while nobody waits for an answer; the library calls it from its own poll.
 
-    def __init__(self) -> None:
+    Args:
+        tell: called with each complaint.
+    """
+
+    def __init__(self, tell: Callable[[KafkaError], None] = lambda _: None) -> None:
+        self._tell = tell
         self._refused: str | None = None
         self._latest = ""
 
@@ -41,6 +46,7 @@ class Troubles:
         self._latest = error.str()
         if error.code() in _REFUSED:
             self._refused = error.str()
+        self._tell(error)
 
     def latest(self) -> str:
         """The last complaint."""

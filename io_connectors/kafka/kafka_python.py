@@ -23,7 +23,7 @@ from io_connectors.kafka.clients import Damaged, Ends, Fetched, OutOfRangeError,
 from io_connectors.kafka.security import login, msk_token
 from io_connectors.kafka.settings import Cluster, ReadSettings
 
-_REFUSED = (SaslAuthenticationFailedError, AuthorizationError)
+REFUSED = (SaslAuthenticationFailedError, AuthorizationError)
 _CONNECT_SECONDS = 5.0
 
 
@@ -87,7 +87,7 @@ def _consumer(cluster: Cluster, isolation: str, seconds: float) -> Any:
             max_partition_fetch_bytes=4 << 20,
             allow_auto_create_topics=False,
         )
-    except _REFUSED as error:
+    except REFUSED as error:
         raise RefusedError(str(error)) from error
     except KafkaError as error:
         raise UnreachableError(str(error)) from error
@@ -123,7 +123,7 @@ class KafkaPythonReader:
                 self.seek(self._position + 1)
             except (OffsetOutOfRangeError, LogTruncationError) as error:
                 raise OutOfRangeError(str(error)) from error
-            except _REFUSED as error:
+            except REFUSED as error:
                 raise RefusedError(str(error)) from error
         return _fetched(records, self._position, damaged)
 

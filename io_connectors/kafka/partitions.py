@@ -12,7 +12,8 @@ from apache_beam.utils.timestamp import Duration
 
 from io_connectors.kafka.clients import Ends, TopicLooker, UnreachableError
 from io_connectors.kafka.connect import looker_of
-from io_connectors.kafka.settings import Moment, ReadSettings
+from io_connectors.kafka.settings import ReadSettings
+from io_connectors.moments import Moment
 from io_connectors.spans import ENDLESS, Claims, Span, Spans, claim
 from io_connectors.watermarks import ADVANCING, AdvancingWatermark
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
+from io_connectors.moments import EARLIEST, Moment, moment_of
 from io_connectors.urls import ConnectorUrl, Scheme
-from transforms.durations import SECOND, parse_duration
-from transforms.errors import UserError, did_you_mean
+from transforms.durations import SECOND
+from transforms.errors import UserError
 
 _CONNECTION = (
     "client",
@@ -47,7 +47,8 @@ CLIENTS = {"confluent": "confluent_kafka", "kafka-python": "kafka"}
 SECURITIES = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
 PASSWORD_MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
 MECHANISMS = (*PASSWORD_MECHANISMS, "AWS_MSK_IAM")
-COMPRESSIONS = ("zstd", "lz4", "snappy", "gzip", "none")
+ISOLATIONS = ("read_committed", "read_uncommitted")
+COMPRESSIONS = ("lz4", "zstd", "snappy", "gzip", "none")
 
 _BROKERS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -80,19 +81,6 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Moment:
-    """Where reading starts or ends: at one end of the log, or at a time.
-
-    Attributes:
-        word: `earliest`, `latest` or `timestamp`.
-        millis: of a timestamp, since 1970.
-    """
-
-    word: str
-    millis: int = 0
-
-
-@dataclass(frozen=True)
 class ReadSettings:
     """What a URL says of reading.
 
@@ -113,14 +101,14 @@ class ReadSettings:
 
     cluster: Cluster
     topic: str
-    start: Moment = Moment("earliest")
+    start: Moment = EARLIEST
     until: Moment | None = None
     max_records: int | None = None
     max_duration: int | None = None
     group: str | None = None
     isolation: str = "read_committed"
     skip_missing: bool = False
-    watermark_delay: int = 0
+    watermark_delay: int = 2 * SECOND
     discover: int = 10 * SECOND
     batch_rows: int = 10_000
 
@@ -142,7 +130,7 @@ class WriteSettings:
 
     cluster: Cluster
     topic: str
-    compression: str = "zstd"
+    compression: str = "lz4"
 
 
 def read_settings(url: ConnectorUrl, batch_rows: int) -> ReadSettings:
@@ -152,19 +140,18 @@ def read_settings(url: ConnectorUrl, batch_rows: int) -> ReadSettings:
         UserError: something in it is wrong.
     """
     cluster, topic = _cluster(url)
-    until = _moment(url, "until", ("latest",)) if "until" in url.parameters else None
     return ReadSettings(
         cluster=cluster,
         topic=topic,
-        start=_moment(url, "start", ("earliest", "latest")),
-        until=until,
+        start=moment_of(url, "start", ("earliest", "latest")),
+        until=moment_of(url, "until", ("latest",)) if "until" in url.parameters else None,
         max_records=url.integer("max_records", 0, least=1) or None,
-        max_duration=_duration(url, "max_duration", 0, least=1) or None,
-        group=_group(url),
-        isolation=_choice(url, "isolation", ("read_committed", "read_uncommitted")),
-        skip_missing=_choice(url, "on_missing", ("fail", "skip")) == "skip",
-        watermark_delay=_duration(url, "watermark_delay", 0),
-        discover=_duration(url, "discover", 10 * SECOND, least=SECOND),
+        max_duration=url.duration("max_duration"),
+        group=url.parameters.get("group"),
+        isolation=url.choice("isolation", ISOLATIONS, ISOLATIONS[0]),
+        skip_missing=url.choice("on_missing", ("fail", "skip"), "fail") == "skip",
+        watermark_delay=url.duration("watermark_delay", 2 * SECOND, least=0) or 0,
+        discover=url.duration("discover", least=SECOND) or 10 * SECOND,
         batch_rows=batch_rows,
     )
 
@@ -176,7 +163,7 @@ def write_settings(url: ConnectorUrl) -> WriteSettings:
         UserError: something in it is wrong.
     """
     cluster, topic = _cluster(url)
-    return WriteSettings(cluster, topic, _choice(url, "compression", COMPRESSIONS))
+    return WriteSettings(cluster, topic, url.choice("compression", COMPRESSIONS, COMPRESSIONS[0]))
 
 
 def _cluster(url: ConnectorUrl) -> tuple[Cluster, str]:
@@ -186,7 +173,7 @@ def _cluster(url: ConnectorUrl) -> tuple[Cluster, str]:
             raise UserError(f"{url}: {broker!r} is no host:port; write kafka://{_PLACE}")
     if not _TOPIC.fullmatch(topic) or topic in (".", ".."):
         raise UserError(f"{url}: {topic!r} is no name of a topic; write kafka://{_PLACE}")
-    security = _choice(url, "security", SECURITIES)
+    security = url.choice("security", SECURITIES, SECURITIES[0])
     mechanism = _mechanism(url, security)
     files = {name: _file(url, name) for name in ("ca", "certificate", "key")}
     if security not in ("ssl", "sasl_ssl") and any(files.values()):
@@ -198,7 +185,7 @@ def _cluster(url: ConnectorUrl) -> tuple[Cluster, str]:
         raise UserError(f"{url}: secret= holds a username and a password, which only {_or(PASSWORD_MECHANISMS)} take")
     cluster = Cluster(
         brokers=brokers,
-        client=_client(url, mechanism),
+        client=_client(url),
         security=security,
         mechanism=mechanism,
         **files,
@@ -216,13 +203,13 @@ def _mechanism(url: ConnectorUrl, security: str) -> str | None:
         return None
     if "mechanism" not in url.parameters:
         raise UserError(f"{url}: security={security} needs mechanism={_or(MECHANISMS)}")
-    return _choice(url, "mechanism", MECHANISMS)
+    return url.choice("mechanism", MECHANISMS, "")
 
 
-def _client(url: ConnectorUrl, mechanism: str | None) -> str:
+def _client(url: ConnectorUrl) -> str:
     """The client that was asked for, or the first that is installed."""
     if "client" in url.parameters:
-        client = _choice(url, "client", CLIENTS)
+        client = url.choice("client", tuple(CLIENTS), "")
         if find_spec(CLIENTS[client]) is None:
             raise UserError(f"{url}: the client {client} is not installed; pip install {CLIENTS[client]}")
         return client
@@ -237,52 +224,6 @@ def _file(url: ConnectorUrl, name: str) -> str | None:
     if path is not None and not Path(path).is_file():
         raise UserError(f"{url}: {name}={path}: there is no such file")
     return path
-
-
-def _group(url: ConnectorUrl) -> str | None:
-    return url.parameters.get("group")
-
-
-def _duration(url: ConnectorUrl, name: str, default: int, least: int = 0) -> int:
-    text = url.parameters.get(name)
-    if text is None:
-        return default
-    try:
-        micros = parse_duration(text)
-    except UserError as error:
-        raise UserError(f"{url}: {name}: {error}") from error
-    if micros < least:
-        raise UserError(f"{url}: {name} must be at least {least / SECOND:g} s, found {text}")
-    return micros
-
-
-def _choice(url: ConnectorUrl, name: str, known: Iterable[str]) -> str:
-    """The parameter, which must be one of those known; the first of them when it is not given."""
-    names = tuple(known)
-    text = url.parameters.get(name, names[0])
-    if text not in names:
-        raise UserError(f"{url}: {name}={text} is unknown; known are {', '.join(names)}{did_you_mean(text, names)}")
-    return text
-
-
-def _moment(url: ConnectorUrl, name: str, words: tuple[str, ...]) -> Moment:
-    """`earliest`, `latest`, or `timestamp:` with milliseconds since 1970 or a time in ISO 8601."""
-    text = url.parameters.get(name, words[0])
-    if text in words:
-        return Moment(text)
-    prefix, _, time = text.partition(":")
-    if prefix != "timestamp" or not time:
-        forms = [*words, "timestamp:2026-01-31T08:00:00Z", "timestamp:MILLISECONDS"]
-        raise UserError(f"{url}: {name} must be {_or(forms)}; found {text!r}{did_you_mean(text, words)}")
-    if re.fullmatch(r"[0-9]{1,15}", time):
-        return Moment("timestamp", int(time))
-    try:
-        parsed = datetime.fromisoformat(time)
-    except ValueError:
-        raise UserError(f"{url}: {name}: {time!r} is no time; write 2026-01-31T08:00:00Z") from None
-    if parsed.tzinfo is None:
-        parsed = parsed.replace(tzinfo=UTC)
-    return Moment("timestamp", int(parsed.timestamp() * 1000))
 
 
 def _or(names: Iterable[str]) -> str:

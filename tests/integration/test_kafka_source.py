@@ -25,12 +25,8 @@ from tests.integration.source_conformance import SourceConformance
 
 PARTITIONS = 3
 
-# kafka-python reads its own files in a way that Python 3.11 and 3.12 call deprecated, and 3.13 does not any more.
-# Of its attempts to connect those that fail leave their sockets to the garbage collector.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+# Attempts of kafka-python to connect that fail leave their sockets to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(autouse=True)

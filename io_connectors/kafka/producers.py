@@ -1,0 +1,105 @@
+"""Sending messages through either client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from io_connectors.delivery import Message, OnRetry, Refused
+from io_connectors.kafka.clients import RefusedError
+from io_connectors.kafka.security import how_to_get_in
+from io_connectors.kafka.settings import WriteSettings
+from transforms.errors import UserError
+
+#: Seconds for which a client tries by itself to deliver a message.
+GIVE_UP_AFTER = 300
+
+
+class Failed(NamedTuple):
+    """A message that was not delivered.
+
+    Attributes:
+        at: its place among what was sent.
+        error: why not.
+        for_good: whether the broker refuses it, or a message that was packed together with it.
+    """
+
+    at: int
+    error: Exception
+    for_good: bool
+
+
+class Producer(Protocol):
+    """An open connection that sends, each message once however often the network fails (an idempotent producer)."""
+
+    def send(self, messages: Sequence[Message]) -> list[Failed]:
+        """Deliver messages to the topic; returns when every replica in sync has them, with those that failed.
+
+        Raises:
+            RefusedError: the brokers let nobody in.
+        """
+
+    def close(self) -> None:
+        """Let go of the connection, and of what it could not deliver."""
+
+
+def open_producer(settings: WriteSettings, on_retry: OnRetry) -> Producer:
+    """A connection that sends to the topic of the settings.
+
+    Raises:
+        UserError: credentials are missing.
+        UnreachableError, RefusedError: no broker answers, or it lets nobody in.
+    """
+    if settings.cluster.client == "confluent":
+        from io_connectors.kafka.confluent_producer import ConfluentProducer
+
+        return ConfluentProducer(settings, on_retry)
+    from io_connectors.kafka.kafka_python_producer import KafkaPythonProducer
+
+    return KafkaPythonProducer(settings, on_retry)
+
+
+class KafkaWriter:
+    """See `MessageWriter`."""
+
+    def __init__(self, settings: WriteSettings, on_retry: OnRetry) -> None:
+        self._settings = settings
+        self._on_retry = on_retry
+        self._producer: Producer | None = None
+
+    def write(self, messages: Sequence[Message]) -> Sequence[Refused]:
+        if self._producer is None:
+            self._producer = open_producer(self._settings, self._on_retry)
+        try:
+            return send(self._producer, messages)
+        except RefusedError as error:
+            self.close()
+            cluster = self._settings.cluster
+            raise UserError(
+                f"kafka://{cluster.brokers}/{self._settings.topic}: {error}; {how_to_get_in(cluster)}"
+            ) from error
+        except Exception:
+            self.close()  # what is still in it would be sent beside what is written again
+            raise
+
+    def close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close()
+
+
+def send(producer: Producer, messages: Sequence[Message]) -> list[Refused]:
+    """Send messages; those that are refused together are sent again one by one, to find out which it is.
+
+    Raises:
+        Exception: the client's own, when it has given up.
+    """
+    refused = []
+    for failed in producer.send(messages):
+        if not failed.for_good:
+            raise failed.error
+        for alone in producer.send([messages[failed.at]]):
+            if not alone.for_good:
+                raise alone.error
+            refused.append(Refused(failed.at, "refused_by_broker", f"the broker refuses the message: {alone.error}"))
+    return refused

@@ -1,0 +1,157 @@
+"""Kafka as a sink of decisions and of alerts, against a real broker, with both clients."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow as pa
+import pytest
+
+from io_connectors.delivery import Message
+from io_connectors.kafka.connect import LOOKERS
+from io_connectors.kafka.settings import CLIENTS
+from io_connectors.kafka.write import KafkaDecisionSink, KafkaSink, kafka_decision_sink, kafka_sink
+from io_connectors.sinks import DECISION_SINKS
+from io_connectors.urls import parse_url
+from tests.integration.conftest import at_hand
+from tests.integration.faults import TcpFaultProxy
+from tests.integration.kafka_topics import LEFT_SOCKETS, ProxiedKafka, held, proxied
+from tests.integration.sink_conformance import (
+    BatchSinkConformance,
+    ImpossibleError,
+    MessageSinkConformance,
+    decided,
+    messages,
+    send_all,
+)
+from transforms.batch import TransactionBatch, concat_batches
+
+pytestmark = pytest.mark.filterwarnings(LEFT_SOCKETS)
+PARTITIONS = 2
+MOST_BYTES = 2_000  # of a message, as the topic is set up
+
+
+@pytest.fixture(scope="module")
+def behind_proxy(servers: Path) -> Iterator[tuple[ProxiedKafka, TcpFaultProxy]]:
+    context = proxied(servers / "kafka-proxied")
+    yield at_hand(context.__enter__)
+    context.__exit__(None, None, None)
+
+
+@pytest.fixture(autouse=True)
+def _no_connections_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    caplog.set_level(logging.CRITICAL, "kafka")  # pytest keeps records that are logged, and these keep those sockets
+    yield
+    LOOKERS.close()
+    gc.collect()
+
+
+@dataclass
+class _Topic:
+    """A topic of its own; the marker is what its messages have in them."""
+
+    kafka: ProxiedKafka
+    proxy: TcpFaultProxy
+    client: str
+    name: str
+
+    knows_rows = True  # a reader knows a repetition by its key
+    knows_ids = False
+
+    @property
+    def url(self) -> str:
+        return f"kafka://{self.kafka.advertised}/{self.name}?client={self.client}&compression=none"
+
+    def throttle(self, times: int) -> None:
+        raise ImpossibleError("a broker delays its answers, and the client waits")
+
+    def fail_partly(self, times: int) -> None:
+        raise ImpossibleError("a broker takes a batch or it does not")
+
+    def restart(self) -> None:
+        self.kafka.kill()
+        self.kafka.start()
+
+
+class DecisionSubject(_Topic):
+    """Decisions as messages."""
+
+    @property
+    def sink(self) -> KafkaDecisionSink:
+        return kafka_decision_sink(parse_url(self.url, DECISION_SINKS))
+
+    def held(self) -> list[tuple[str, int, float, str]]:
+        rows = {}
+        for message in held(self.kafka.advertised, self.name, PARTITIONS):
+            row = json.loads(message.value())
+            assert message.key() == row["transaction_id"].encode()
+            rows[message.key()] = (row["transaction_id"], row["amount_minor"], row["score"], row["decision"])
+        return list(rows.values())
+
+    def lose_answers(self, times: int) -> None:
+        self.proxy.lose_answers(times, b'"transaction_id":"t')
+
+    def poisoned(self) -> TransactionBatch:
+        columns = {"transaction_id": pa.array(["poison"]), "model_id": pa.array(["m" * MOST_BYTES])}
+        return concat_batches([decided(0, 20), decided(0, 1).with_columns(columns), decided(20, 20)])
+
+
+class AlertSubject(_Topic):
+    """Messages as they are."""
+
+    @property
+    def sink(self) -> KafkaSink:
+        return kafka_sink(parse_url(self.url, DECISION_SINKS))
+
+    def received(self) -> list[tuple[str, bytes]]:
+        return [(m.key().decode(), m.value()) for m in held(self.kafka.advertised, self.name, PARTITIONS)]
+
+    def lose_answers(self, times: int) -> None:
+        self.proxy.lose_answers(times, b'"alert_id":"a')
+
+    def poisoned(self) -> list[Message]:
+        good = messages(40)
+        return [*good[:20], Message("poison", b'{"text":"%s"}' % (b"x" * MOST_BYTES)), *good[20:]]
+
+
+def topic_of(behind_proxy: tuple[ProxiedKafka, TcpFaultProxy]) -> str:
+    name = f"sink-{uuid4().hex}"
+    behind_proxy[0].create_topic(name, PARTITIONS, {"max.message.bytes": str(MOST_BYTES)})
+    return name
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+class TestDecisions(BatchSinkConformance):
+    """What every sink of decisions must stand."""
+
+    @pytest.fixture
+    def subject(self, client: str, behind_proxy: tuple[ProxiedKafka, TcpFaultProxy]) -> DecisionSubject:
+        return DecisionSubject(*behind_proxy, client, topic_of(behind_proxy))
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+class TestAlerts(MessageSinkConformance):
+    """What every sink of messages must stand."""
+
+    @pytest.fixture
+    def subject(self, client: str, behind_proxy: tuple[ProxiedKafka, TcpFaultProxy]) -> AlertSubject:
+        return AlertSubject(*behind_proxy, client, topic_of(behind_proxy))
+
+    def test_an_answer_lost_repeats_no_message(self, subject: AlertSubject) -> None:
+        """The producer is idempotent: what the broker had taken in it does not take in again."""
+        subject.lose_answers(2)
+        sent = messages(500)
+        send_all(subject.sink, sent)
+        assert sorted(subject.received()) == sorted((message.id, message.body) for message in sent)
+
+    def test_attributes_are_headers(self, subject: AlertSubject) -> None:
+        """A receiver can filter without opening the body."""
+        send_all(subject.sink, messages(1))
+        (message,) = held(subject.kafka.advertised, subject.name, PARTITIONS)
+        assert message.headers() == [("decision", b"review")]
