@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from runners.local.ports import HOST
 from runners.local.processes import Command
-from runners.local.server import HOST, Server
+from runners.local.server import Server
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from runners.local.server import Server, free_port, stop_all
+from runners.local.ports import free_port
+from runners.local.records import stop_all
+from runners.local.server import Server
 
 if TYPE_CHECKING:
     from runners.local.aws import Aws

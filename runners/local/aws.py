@@ -11,8 +11,8 @@ from botocore.exceptions import ClientError
 
 from runners.local.alert_function import FUNCTION, deploy_alert_function
 from runners.local.aws_api import CREDENTIALS, REGION, AwsServer
+from runners.local.ports import HOST
 from runners.local.processes import Command
-from runners.local.server import HOST
 from runners.local.venv import python_with
 from runners.local.versions import MINISTACK, MINISTACK_EXTRAS
 

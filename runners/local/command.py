@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from runners.local.server import LOG_FILE, RECORD, Record, Server, free_port, purge, read_record, stop_recorded
+from runners.local.ports import free_port
+from runners.local.records import RECORD, Record, purge, read_record, stop_recorded
+from runners.local.server import LOG_FILE, Server
 from transforms.errors import UserError, did_you_mean
 
 DIRECTORY = Path(".local-servers")

@@ -13,8 +13,9 @@ from confluent_kafka.cimpl import NewTopic
 
 from runners.local.cache import installed
 from runners.local.jvm import fetch_jars, java
+from runners.local.ports import HOST, free_port
 from runners.local.processes import Command
-from runners.local.server import HOST, Server, free_port
+from runners.local.server import Server
 from runners.local.tools import run_program
 from runners.local.versions import KAFKA, KAFKA_LOGGING
 

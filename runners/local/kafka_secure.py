@@ -13,8 +13,8 @@ from runners.local.aws_api import CREDENTIALS
 from runners.local.certificates import certificates
 from runners.local.jvm import compile_java
 from runners.local.kafka import TOPIC, Kafka
+from runners.local.ports import HOST, free_port
 from runners.local.processes import Command
-from runners.local.server import HOST, free_port
 
 _VALIDATOR = Path(__file__).with_name("SignedUrlValidator.java")
 _LOGIN = "org.apache.kafka.common.security"

@@ -11,8 +11,8 @@ from botocore.exceptions import ClientError
 
 from runners.local.aws_api import CREDENTIALS, REGION, AwsServer
 from runners.local.cache import installed
+from runners.local.ports import HOST
 from runners.local.processes import Command
-from runners.local.server import HOST
 from runners.local.tools import find_program, run_program
 from runners.local.versions import KINESALITE, KINESIS_LOCAL
 

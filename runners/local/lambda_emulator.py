@@ -15,8 +15,8 @@ import msgspec
 
 from runners.local.aws_api import CREDENTIALS, AwsServer
 from runners.local.cache import installed
+from runners.local.ports import HOST, free_port
 from runners.local.processes import Command
-from runners.local.server import HOST, free_port
 from runners.local.tools import run_program
 from runners.local.venv import python_with
 from runners.local.versions import LAMBDA_RUNTIME, SAM_CLI

@@ -16,8 +16,9 @@ from typing import Any, ClassVar
 import psycopg
 from psycopg import sql
 
+from runners.local.ports import HOST
 from runners.local.processes import Command
-from runners.local.server import HOST, Server
+from runners.local.server import Server
 from runners.local.tools import run_program
 from transforms.errors import UserError
 

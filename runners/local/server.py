@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import signal
-import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,30 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
-import msgspec
-
 from runners.local.cache import locked
+from runners.local.ports import HOST, can_be_had, is_listening
 from runners.local.processes import Command, Process, start
-from runners.local.tools import last_lines, say
+from runners.local.records import LOCK, Record, forget, read_record, stop_recorded, write_record
+from runners.local.tools import last_lines
 from transforms.errors import UserError
 
-HOST = "127.0.0.1"
-RECORD, LOG_FILE, LOCK = "process.json", "server.log", ".lock"
-
-
-class Record(msgspec.Struct, frozen=True):
-    """What is written down about a server that was started, for those who come later."""
-
-    name: str
-    port: int
-    pid: int
-    started: str
-    stop_signal: int
-
-    @property
-    def process(self) -> Process:
-        """The process that was started."""
-        return Process(self.pid, self.started)
+LOG_FILE = "server.log"
 
 
 @dataclass(frozen=True)
@@ -147,9 +128,7 @@ class Server(ABC):
         except OSError as error:
             raise UserError(f"{self.name} cannot be started: {error.strerror}: {error.filename}") from error
         record = Record(self.name, self.port, process.pid, process.started, self.stop_signal)
-        aside = self.directory / f".{RECORD}"
-        aside.write_bytes(msgspec.json.encode(record))
-        aside.replace(self.directory / RECORD)
+        write_record(self.directory, record)
         return process
 
     def _wait_until_ready(self, process: Process) -> None:
@@ -177,91 +156,11 @@ class Server(ABC):
             )
 
     def _refuse_taken_port(self) -> None:
-        if is_listening(self.port) or not _can_be_had(self.port):
+        if is_listening(self.port) or not can_be_had(self.port):
             raise UserError(
                 f"port {self.port} of {HOST}, which {self.name} would listen on, is taken; "
                 f"stop what has it, or choose another port: --port {self.name}=PORT"
             )
-
-
-def stop_recorded(directory: Path) -> Record | None:
-    """Stop the server whose record a directory holds, whichever it is, and remove the record.
-
-    Returns:
-        What was running, or None when nothing was.
-    """
-    if not (directory / RECORD).exists():
-        return None
-    with locked(directory / LOCK):
-        record = read_record(directory)
-        if record is None:
-            return None
-        alive = record.process.is_alive()
-        if not record.process.stop(signal.Signals(record.stop_signal)):
-            say(f"{record.name} did not end when asked to and was killed")
-        forget(directory)
-    return record if alive else None
-
-
-def stop_all(directory: Path) -> list[Record]:
-    """Stop every server that was started in a directory below this one.
-
-    Returns:
-        Those that were running.
-    """
-    stopped = [stop_recorded(path.parent) for path in sorted(directory.glob(f"*/{RECORD}"))]
-    return [record for record in stopped if record is not None]
-
-
-def read_record(directory: Path) -> Record | None:
-    """What is known of the server in a directory; None when none was started there, or it was stopped.
-
-    Raises:
-        UserError: the record cannot be read.
-    """
-    path = directory / RECORD
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Record)
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.DecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}; end that server by hand and remove the file") from error
-
-
-def forget(directory: Path) -> None:
-    """Remove the record of a server that runs no more."""
-    (directory / RECORD).unlink(missing_ok=True)
-
-
-def purge(directory: Path) -> None:
-    """Remove all that a stopped server has left."""
-    shutil.rmtree(directory)
-
-
-def is_listening(port: int) -> bool:
-    """Whether something accepts connections at a port of the loopback interface."""
-    with contextlib.closing(socket.socket()) as client:
-        client.settimeout(1.0)
-        return client.connect_ex((HOST, port)) == 0
-
-
-def _can_be_had(port: int) -> bool:
-    with contextlib.closing(socket.socket()) as server:
-        # What a server that was just killed leaves behind in the kernel does not count.
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            server.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody has at the moment."""
-    with contextlib.closing(socket.socket()) as server:
-        server.bind((HOST, 0))
-        port: int = server.getsockname()[1]
-        return port
 
 
 def _make_directory(directory: Path) -> None:

@@ -30,7 +30,7 @@ from io_connectors.sinks import record_sink
 from io_connectors.sns import SnsSink
 from io_connectors.sqs import SqsSink
 from runners.local import Aws, DynamoDb
-from runners.local.server import read_record
+from runners.local.records import read_record
 from tests.integration.alert_servers import (
     DeployedFunction,
     Slack,

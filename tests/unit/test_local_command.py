@@ -12,8 +12,9 @@ import pytest
 
 from runners.local import command
 from runners.local.command import SERVERS, main, server_class
+from runners.local.ports import free_port
 from runners.local.processes import Process
-from runners.local.server import free_port, read_record, stop_all
+from runners.local.records import read_record, stop_all
 from tests.file_server import Files
 from transforms.errors import UserError
 

@@ -10,15 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from runners.local.server import (
-    HOST,
-    RECORD,
-    free_port,
-    is_listening,
-    read_record,
-    stop_all,
-    stop_recorded,
-)
+from runners.local.ports import HOST, free_port, is_listening
+from runners.local.records import RECORD, read_record, stop_all, stop_recorded
 from tests.file_server import Files
 from transforms.errors import UserError
 
