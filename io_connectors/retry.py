@@ -11,6 +11,12 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
+def _uniform(low: float, high: float) -> float:
+    # A function of a module: `random.uniform` is a method, and pickled with its generator's state, so that all
+    # workers would draw the same waits.
+    return random.uniform(low, high)  # noqa: S311 - chance, not secrecy
+
+
 @dataclass(frozen=True)
 class Backoff:
     """How long to wait between attempts, and when to give up.
@@ -30,7 +36,7 @@ class Backoff:
     give_up_after: float = 300.0
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
-    uniform: Callable[[float, float], float] = random.uniform
+    uniform: Callable[[float, float], float] = _uniform
 
     def call(
         self,

@@ -136,9 +136,10 @@ def test_kills_duplicates_and_replays_lose_and_repeat_no_alert(aws: Aws, dynamod
     """
     functions = [deploy(aws, dynamodb, tmp_path, name, fifo=name == "chaos-fifo") for name in ("chaos-fifo", "chaos")]
     sent = messages(150, "k")
-    sinks = [LambdaSink(each.name, batch=10, concurrency=1, backoff=QUICK) for each in functions]
+    patient = replace(QUICK, give_up_after=90)
+    sinks = [LambdaSink(each.name, batch=10, concurrency=1, backoff=patient) for each in functions]
     for each in functions:
-        aws.client("lambda").update_function_configuration(FunctionName=each.name, Timeout=4)
+        aws.client("lambda").update_function_configuration(FunctionName=each.name, Timeout=6)
     over = threading.Event()
     killed = killing_functions(aws, over)
     parts = [sent[at : at + 100] for at in (0, 25, 50)]

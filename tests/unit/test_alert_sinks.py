@@ -42,6 +42,13 @@ def test_a_function_by_its_name() -> None:
     assert (sink.batch, sink.concurrency, sink.backoff.give_up_after, sink.region) == (7, 2, 5.0, "eu-west-1")
 
 
+def test_workers_do_not_wait_alike() -> None:
+    """A sink that was shipped to two workers draws its waits from two generators."""
+    shipped = pickle.dumps(sink_of("sqs://alerts?region=eu-west-1"))
+    first, second = (pickle.loads(shipped).backoff for _ in range(2))  # noqa: S301 - as a runner ships it
+    assert [first.uniform(0, 1) for _ in range(3)] != [second.uniform(0, 1) for _ in range(3)]
+
+
 def test_a_functions_arn_names_its_region() -> None:
     """Nothing else has to."""
     assert sink_of("lambda:arn:aws:lambda:eu-central-1:123456789012:function:fraud:live").region == "eu-central-1"
