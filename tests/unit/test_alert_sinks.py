@@ -10,7 +10,7 @@ import pytest
 
 from io_connectors.aws_messages import fifo_ids
 from io_connectors.delivery import Message, SendMessages
-from io_connectors.lambda_function import FunctionFailedError, LambdaSink, failures_in, payload_of
+from io_connectors.lambda_function import MOST_BYTES, FunctionFailedError, LambdaSink, failures_in, payload_of
 from io_connectors.sinks import record_sink
 from io_connectors.sns import SnsSink
 from io_connectors.sqs import SqsSink
@@ -173,3 +173,10 @@ def test_fifo_ids_are_such_as_aws_takes() -> None:
     assert all(value.isalnum() and value.isascii() and len(value) <= 128 for value in ids.values())
     assert "1111" not in ids["MessageGroupId"]
     assert fifo_ids(Message("a1", b"{}"))["MessageDeduplicationId"] == "a1"
+
+
+@pytest.mark.parametrize(("invocation", "limit"), [("Event", 1_000_000), ("RequestResponse", 6_000_000)])
+def test_a_full_call_is_within_what_lambda_takes(invocation: str, limit: int) -> None:
+    """Alerts, and what surrounds them, also where AWS means decimal megabytes."""
+    full = Message("a", b"x" * (MOST_BYTES[invocation] - 1))
+    assert len(payload_of([full], invocation)) <= limit
