@@ -14,9 +14,10 @@ import pytest
 from boto3.dynamodb.types import TypeDeserializer
 from botocore.exceptions import ClientError
 
+from benchmarks import dynamodb_sink as dynamodb_sink_benchmark
 from io_connectors.delivery import Refused
 from io_connectors.dynamodb.calls import Row, insert, put_each
-from io_connectors.dynamodb.items import items_of
+from io_connectors.dynamodb.items import item_bytes, items_of
 from io_connectors.dynamodb.sink import DynamoDbSink, dynamodb_sink
 from io_connectors.dynamodb.table import Table, make_ready
 from io_connectors.retry import Backoff
@@ -376,3 +377,14 @@ def test_an_insert_stays_conditional_one_by_one(dynamodb: DynamoDb, asking: Any)
     assert insert(asking, table, rows[:5]) == put_each(asking, table, rows[5:], keep=True) == ([], [], None)
     assert insert(asking, table, others) == put_each(asking, table, others, keep=True) == ([], [], None)
     assert all(item["score"] != Decimal("0.5") for item in scan(dynamodb, table))
+
+
+def test_the_benchmark_writes_in_every_way(dynamodb: DynamoDb) -> None:
+    """Each way of writing is measured with each number of calls in flight, on items that cost one write unit."""
+    speeds = dynamodb_sink_benchmark.measure(dynamodb, rows=60, in_flight=(1, 3))
+    assert {(speed.way, speed.in_flight) for speed in speeds} == {
+        (way, calls) for way in dynamodb_sink_benchmark.WAYS for calls in (1, 3)
+    }
+    assert all(speed.per_second > 0 and speed.cpu_microseconds > 0 for speed in speeds)
+    assert dynamodb_sink_benchmark.results_text(speeds).count("\n") == 7
+    assert 500 < item_bytes(next(items_of(dynamodb_sink_benchmark.decisions(10)))) < 1_024
