@@ -60,7 +60,7 @@ class Speed:
 
 
 def decisions(rows: int) -> TransactionBatch:
-    """Decided transactions with the columns that the pipeline gives them: below a kilobyte an item, which is one write unit."""
+    """Decided transactions with the pipeline's columns; each item has less than a kilobyte, so costs one write unit."""
     numbers = np.arange(rows)
     features = {f"customer_amount_mean_{n}d": pa.array(numbers / (n + 7)) for n in range(FEATURES)}
     columns = {
