@@ -11,6 +11,7 @@ from apache_beam.pvalue import PCollection
 from io_connectors.delivery import BatchSink, Delivered, Message, MessageSink, SendMessages, WriteBatches
 from io_connectors.json_lines import WriteJsonLines
 from io_connectors.kafka.settings import KAFKA_SINK
+from io_connectors.kinesis.settings import KINESIS_SINK
 from io_connectors.parquet_files import WriteParquet
 from io_connectors.urls import ConnectorUrl, Scheme, parse_url
 from transforms.alerts import Alert
@@ -70,6 +71,18 @@ def _open_kafka(url: ConnectorUrl) -> MessageSink:
     return kafka_sink(url)
 
 
+def _open_kinesis_decisions(url: ConnectorUrl) -> BatchSink:
+    from io_connectors.kinesis.write import kinesis_decision_sink
+
+    return kinesis_decision_sink(url)
+
+
+def _open_kinesis(url: ConnectorUrl) -> MessageSink:
+    from io_connectors.kinesis.write import kinesis_sink
+
+    return kinesis_sink(url)
+
+
 def _open_lambda(url: ConnectorUrl) -> MessageSink:
     from io_connectors.lambda_function import lambda_sink
 
@@ -120,6 +133,7 @@ _BATCHES: dict[str, _BatchKind] = {
         _open_dynamodb,
     ),
     "kafka": _BatchKind(KAFKA_SINK, _open_kafka_decisions),
+    "kinesis": _BatchKind(KINESIS_SINK, _open_kinesis_decisions),
     "postgresql": _BatchKind(
         Scheme(
             "user@host:port/database/schema/table",
@@ -157,9 +171,12 @@ _BATCHES: dict[str, _BatchKind] = {
                 "existing",
                 "layout",
                 "statement_timeout",
+                "every",
             ),
         ),
         _open_redshift,
+        most_rows=1 << 18,  # a load costs seconds however few rows it has
+        every=60 * SECOND,
     ),
     "s3": _BatchKind(
         Scheme("bucket/prefix", ("region", "endpoint", "rows_per_file", "flagged", "kms_key", "every")),
@@ -170,6 +187,7 @@ _BATCHES: dict[str, _BatchKind] = {
 }
 _MESSAGES: dict[str, _MessageKind] = {
     "kafka": _MessageKind(KAFKA_SINK, _open_kafka),
+    "kinesis": _MessageKind(KINESIS_SINK, _open_kinesis),
     "lambda": _MessageKind(
         Scheme(
             "a function's name or ARN",

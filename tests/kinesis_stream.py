@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -85,7 +86,7 @@ class StreamInMemory:
         self.held: dict[str, Held] = {}
         self.sequence = 0
         edges = [HASH_KEYS * n // shards for n in range(shards + 1)]
-        for first, end in zip(edges, edges[1:], strict=False):
+        for first, end in pairwise(edges):
             self._open(Keys(first, end - 1))
 
     def put(self, key: str, data: bytes, explicit: int | None = None) -> str:

@@ -1,4 +1,4 @@
-"""What Kinesis URLs say: which stream, what to read, how to write."""
+"""What Kinesis URLs say: which stream, and what of it to read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINESIS_SOURCE = Scheme(
         "endpoint",
     ),
 )
-KINESIS_SINK = Scheme(_PLACE, ("key", "region", "endpoint"))
+KINESIS_SINK = Scheme(_PLACE, ("concurrency", "give_up_after", "region", "endpoint"))
 
 _STREAM = re.compile(
     r"(arn:aws[a-z-]*:kinesis:(?P<region>[a-z0-9-]+):\d{12}:stream/)?(?P<name>[a-zA-Z0-9_.-]{1,128})", re.ASCII
@@ -88,19 +88,6 @@ class ReadSettings:
         return not (self.until is None and self.max_records is None and self.max_duration is None)
 
 
-@dataclass(frozen=True)
-class WriteSettings:
-    """What a URL says of writing.
-
-    Attributes:
-        stream: where to.
-        key: what becomes the partition key: `id` of the message, or `transaction_id` where it has one.
-    """
-
-    stream: Stream
-    key: str = "id"
-
-
 def read_settings(url: ConnectorUrl, batch_rows: int) -> ReadSettings:
     """What a source's URL says.
 
@@ -125,15 +112,6 @@ def read_settings(url: ConnectorUrl, batch_rows: int) -> ReadSettings:
         watermark_delay=url.duration("watermark_delay", 0, least=0) or 0,
         batch_rows=batch_rows,
     )
-
-
-def write_settings(url: ConnectorUrl) -> WriteSettings:
-    """What a sink's URL says.
-
-    Raises:
-        UserError: something in it is wrong.
-    """
-    return WriteSettings(stream_of(url), url.choice("key", ("id", "transaction_id"), default="id"))
 
 
 def stream_of(url: ConnectorUrl) -> Stream:
