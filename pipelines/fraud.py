@@ -30,6 +30,7 @@ from transforms.parse import ParseTransactions
 from transforms.score import ScoreTransactions, SharedModel
 from transforms.statistics import ComputeStatistics, RunStatistics
 from transforms.summarize import SummarizeWindows, WindowSummary
+from transforms.suppress import SuppressAlerts
 from transforms.tally_rows import Count
 
 
@@ -39,7 +40,7 @@ class FraudOutputs:
 
     Attributes:
         decisions: batches with features, score, decision and reasons.
-        alerts: one for each transaction that was not approved.
+        alerts: one for each transaction that was not approved, less those that are suppressed.
         dead_letters: every record that got no decision, so that read = decisions + dead letters; and every
             record of the label source that is no label.
         summaries: counts, amounts and score quantiles of windows of event time.
@@ -81,6 +82,8 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
         | "CountScored" >> Count("scored")
     )
     alerts = decisions | "RaiseAlerts" >> RaiseAlerts() | "CountAlerts" >> Count("alerts")
+    if plan.suppress_window:
+        alerts = alerts | "SuppressAlerts" >> SuppressAlerts(plan.suppress_window, ordering=plan.ordering)
     dead_letters = (
         [stage.dead_letters for stage in (parsed, unique, enriched, scored) if stage]
         | "GatherDeadLetters" >> beam.Flatten(pipeline=root)

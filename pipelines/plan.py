@@ -25,6 +25,7 @@ class Plan:
         manifest: of that model; its feature set is what is computed.
         allowed_lateness, label_delay: in microseconds.
         deduplicate_window: likewise; 0 lets every transaction through.
+        suppress_window: likewise; 0 sends every alert.
         summary_window, summary_every, summary_early, summary_lateness: see `SummarizeWindows`, in microseconds.
     """
 
@@ -41,6 +42,7 @@ class Plan:
     allowed_lateness: int
     label_delay: int
     deduplicate_window: int
+    suppress_window: int
     summary_window: int
     summary_every: int | None
     summary_early: int | None
@@ -89,6 +91,7 @@ def make_plan(settings: Settings) -> Plan:
         allowed_lateness=parse_duration(pipeline.allowed_lateness),
         label_delay=label_delay,
         deduplicate_window=parse_duration(pipeline.deduplicate_window) if pipeline.deduplicate else 0,
+        suppress_window=parse_duration(settings.alerts.suppress),
         summary_window=_summary_window(settings, bounded),
         summary_every=parse_duration(settings.summary.every) if settings.summary.every else None,
         summary_early=parse_duration(settings.summary.early) or None,

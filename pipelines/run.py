@@ -156,6 +156,7 @@ def _facts(plan: Plan, output: OutputDirectory, result: Any, wall_seconds: float
         read=counters.get("read", 0),
         dead_letters=_by_reason(counters, "dead_letters"),
         refused_labels=_by_reason(counters, "refused_labels"),
+        suppressed=counters.get("alerts.suppressed", 0),
         undelivered=_by_reason(counters, "undelivered"),
         wall_seconds=wall_seconds,
         throughput=progress.samples,

@@ -106,6 +106,14 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ] = None
 
 
+class Alerts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which alerts are sent."""
+
+    suppress: Annotated[
+        Duration, Meta(description="how long after a card's alert its others are only counted; 0: all are sent")
+    ] = "0"
+
+
 class Summary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The windows that decisions are counted in."""
 
@@ -137,6 +145,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pipeline: Pipeline = Pipeline()
     labels: Labels = Labels()
     policy: Policy = Policy()
+    alerts: Alerts = Alerts()
     summary: Summary = Summary()
     progress: Progress = Progress()
     rules: tuple[Rule, ...] = ()

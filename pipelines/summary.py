@@ -31,6 +31,7 @@ class RunFacts:
         read: records read; those decided on and the dead letters, together.
         dead_letters: how many by reason, duplicates among them.
         refused_labels: records of the label source that are no labels, by reason.
+        suppressed: alerts that were counted and not sent, see `SuppressAlerts`.
         undelivered: decisions and alerts that a sink refused for good, by reason.
         wall_seconds: how long the run took.
         throughput: its course, see `Progress.samples`.
@@ -48,6 +49,7 @@ class RunFacts:
     read: int
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     refused_labels: Mapping[str, int] = field(default_factory=dict)
+    suppressed: int = 0
     undelivered: Mapping[str, int] = field(default_factory=dict)
     wall_seconds: float
     throughput: Sequence[ThroughputSample] = ()
@@ -207,6 +209,7 @@ def _run(facts: RunFacts) -> list[_Line]:
         lines.append(_Line(f"  {reason}", f"{count:,}"))
     refused = sum(facts.refused_labels.values())
     lines += [_Line("labels refused", f"{refused:,}", note="see the dead letters")] if refused else []
+    lines += [_Line("alerts not sent", f"{facts.suppressed:,}", note="suppressed")] if facts.suppressed else []
     undelivered = sum(facts.undelivered.values())
     lines += [_Line("not delivered", f"{undelivered:,}", note="see the dead letters")] if undelivered else []
     lines += [
@@ -244,6 +247,7 @@ def summary_json(facts: RunFacts) -> bytes:
         "declined": counts[2],
         "dead_letters": facts.dead_letters,
         "refused_labels": facts.refused_labels,
+        "suppressed": facts.suppressed,
         "undelivered": facts.undelivered,
         "late": run.late,
         "labelled": known,

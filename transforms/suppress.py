@@ -16,6 +16,7 @@ from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateS
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
 
+from transforms import tally
 from transforms.alerts import Alert
 from transforms.durations import DAY
 from transforms.shard_state import Ordering
@@ -216,6 +217,7 @@ class _Suppress(NamedTuple):
             if passed is None:
                 state.held_back.add(alert.alert_id)
                 _SUPPRESSED.inc()
+                tally.add("alerts.suppressed")
                 continue
             if memory.last != before:
                 state.held_back.clear()
