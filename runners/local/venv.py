@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runners.local.cache import installed
 from runners.local.tools import run_program
+from transforms.hashing import text_digest
 
 
 def python_with(name: str, version: str, packages: Sequence[str], explain: str) -> Path:
@@ -29,4 +30,6 @@ def python_with(name: str, version: str, packages: Sequence[str], explain: str) 
         pip = [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-compile"]
         run_program([*pip, "--disable-pip-version-check", *packages], purpose)
 
-    return installed(name, version, fill, explain) / "bin" / "python"
+    # Other packages are another environment: one that an earlier release left must not be taken for it.
+    wanted = f"{version}-{text_digest(' '.join(packages).encode())[:12]}"
+    return installed(name, wanted, fill, explain) / "bin" / "python"
