@@ -26,7 +26,7 @@ class Source:
     Attributes:
         read: root of a pipeline to `RawBatch`es.
         bounded: whether it ends.
-        files: those that will be read.
+        files: those that will be read; of a bucket that is watched the pattern that more will match.
     """
 
     read: beam.PTransform[PBegin, PCollection[RawBatch]]
@@ -65,8 +65,7 @@ def _open_kinesis(text: str, schema: Schema, batch_rows: int) -> Source:
     from io_connectors.kinesis.read import ReadKinesis
     from io_connectors.kinesis.settings import read_settings
 
-    settings = read_settings(parse_url(text, SOURCES), batch_rows)
-    check_source(settings)
+    settings = check_source(read_settings(parse_url(text, SOURCES), batch_rows))
     return Source(ReadKinesis(settings), settings.bounded)
 
 
@@ -78,7 +77,9 @@ def _open_s3(text: str, schema: Schema, batch_rows: int) -> Source:
 
     settings = object_settings(parse_url(text, SOURCES), schema, batch_rows)
     found = look(settings)
-    return Source(WatchObjects(settings) if settings.watch else ReadObjects(settings, found), settings.bounded)
+    if settings.watch:
+        return Source(WatchObjects(settings), settings.bounded, files=(str(settings.pattern),))
+    return Source(ReadObjects(settings, found), bounded=True)
 
 
 _KINDS = {

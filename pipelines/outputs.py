@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from apache_beam.pvalue import PCollection
 
 from io_connectors.delivery import Delivered
 from io_connectors.output_directory import OutputDirectory
-from io_connectors.sinks import RECORD_SINKS, decision_sink, record_sink
+from io_connectors.sinks import DECISION_SINKS, RECORD_SINKS, decision_sink, record_sink
 from io_connectors.urls import parse_url
 from pipelines.fraud import FraudOutputs
 from pipelines.settings import Output
@@ -38,7 +38,7 @@ class Sinks:
     summaries: Sink
 
 
-def open_sinks(output: Output, files: Iterable[str]) -> Sinks:
+def open_sinks(output: Output, files: Sequence[str]) -> Sinks:
     """The sinks that the settings name, as far as they can be looked at before anything is written.
 
     Args:
@@ -56,10 +56,11 @@ def open_sinks(output: Output, files: Iterable[str]) -> Sinks:
         summaries=record_sink(output.summaries or f"file:{local.windows}", "output.summaries"),
     )
     _check_files(output, files, local)
+    check_watched(output, files)
     return sinks
 
 
-def _check_files(output: Output, files: Iterable[str], local: OutputDirectory) -> None:
+def _check_files(output: Output, files: Sequence[str], local: OutputDirectory) -> None:
     """Refuse two kinds of records in one file, and results that go where input lies."""
     records = {
         "--alert": output.alerts,
@@ -85,6 +86,24 @@ def _check_files(output: Output, files: Iterable[str], local: OutputDirectory) -
                 f"{file} is to be read, but a run into {output.directory} first removes the results of the one before, "
                 "and it is one of them; name another directory with --output"
             )
+
+
+def check_watched(output: Output, files: Sequence[str]) -> None:
+    """Refuse results where a source waits for more objects to read."""
+    watched = [file.removeprefix("s3://") for file in files if file.startswith("s3://")]
+    if not watched:
+        return
+    from io_connectors.s3.apart import check_apart
+    from io_connectors.s3.objects import locations
+
+    flags = {"--sink": output.sinks, "--alert": output.alerts, "--dead_letters": [output.dead_letters]}
+    flags["output.summaries"] = [output.summaries]
+    for flag, text in ((flag, text) for flag, texts in flags.items() for text in texts if text):
+        url = parse_url(text, DECISION_SINKS if flag == "--sink" else RECORD_SINKS, flag)
+        if url.scheme == "s3":
+            written = [(flag, each) for each in locations(url.path, url.parameters.get("flagged"))]
+            for pattern in watched:
+                check_apart(pattern, written)
 
 
 def write(outputs: FraudOutputs, sinks: Sinks) -> None:

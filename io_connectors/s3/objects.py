@@ -65,6 +65,23 @@ def parse_location(path: str) -> Location:
     return Location(bucket, prefix.strip("/"))
 
 
+def locations(path: str, flagged: str | None = None) -> list[Location]:
+    """Where a sink's URL has its objects go.
+
+    Args:
+        path: of the URL.
+        flagged: its parameter of that name.
+
+    Raises:
+        UserError: no name of a bucket.
+    """
+    decisions = parse_location(path)
+    if flagged is None:
+        return [decisions]
+    named = flagged.startswith("s3://")
+    return [decisions, parse_location(flagged.removeprefix("s3://") if named else f"{decisions.bucket}/{flagged}")]
+
+
 def s3_client(url: ConnectorUrl) -> Any:
     """A client of S3; see `io_connectors.aws.client`."""
     own_endpoint = "endpoint" in url.parameters or any(os.environ.get(name) for name in _ENDPOINTS)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from io_connectors.delivery import OnRetry, Refused
 from io_connectors.parquet_files import ROWS_PER_GROUP, ParquetFiles
 from io_connectors.retry import Backoff
-from io_connectors.s3.objects import Location, Putter, parse_location, s3_client
+from io_connectors.s3.objects import Location, Putter, locations, s3_client
 from io_connectors.urls import ConnectorUrl
 from transforms.batch import PROVENANCE_COLUMNS, TransactionBatch
 from transforms.decide import APPROVE
@@ -73,16 +73,13 @@ def s3_parquet_sink(url: ConnectorUrl) -> S3ParquetSink:
         >>> str(s3_parquet_sink(url).flagged)
         's3://fraud/to-review'
     """
-    decisions, flagged = parse_location(url.path), None
-    if "flagged" in url.parameters:
-        text = url.parameters["flagged"]
-        named = text.startswith("s3://")
-        flagged = parse_location(text.removeprefix("s3://") if named else f"{decisions.bucket}/{text}")
-        if decisions.holds(flagged) or flagged.holds(decisions):
-            raise UserError(
-                f"{url}: flagged is {flagged}, and {decisions} has all decisions: who reads the outer one would meet "
-                "rows twice; name prefixes of which neither is within the other"
-            )
+    decisions, *others = locations(url.path, url.parameters.get("flagged"))
+    flagged = others[0] if others else None
+    if flagged and (decisions.holds(flagged) or flagged.holds(decisions)):
+        raise UserError(
+            f"{url}: flagged is {flagged}, and {decisions} has all decisions: who reads the outer one would meet "
+            "rows twice; name prefixes of which neither is within the other"
+        )
     s3_client(url).close()  # an endpoint that is none is known before anything is read
     rows = url.integer("rows_per_file", default=1 << 20, least=1)
     return S3ParquetSink(url, decisions, flagged, rows, url.parameters.get("kms_key"))

@@ -20,6 +20,8 @@ from io_connectors.s3.settings import object_settings
 from io_connectors.s3.watch import SeenTracker
 from io_connectors.sources import SOURCES
 from io_connectors.urls import parse_url
+from pipelines.outputs import check_watched
+from pipelines.settings import Output
 from transforms.errors import UserError
 from transforms.schema import load_schema
 
@@ -267,3 +269,37 @@ def test_the_last_look_ends_a_watch() -> None:
     assert tracker.try_claim(Seen(since=5, deadline=100, over=True))
     assert tracker.try_split(0) is None
     tracker.check_done()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sink", "is_apart"),
+    [
+        ("in", "s3://fraud/in", False),
+        ("in", "s3://fraud/in/results", False),
+        ("in", "s3://fraud/in/_results", True),
+        ("in", "s3://fraud/input", True),
+        ("in", "s3://other/in", True),
+        ("", "s3://fraud/results", False),
+        ("in/*.jsonl", "s3://fraud/in", False),
+        ("**/*.parquet", "s3://fraud/results", False),
+        ("in/*.csv", "s3://fraud/in", True),
+        ("in", "s3://fraud/out?flagged=in/flagged", False),
+        ("in", "s3://fraud/out?flagged=s3://other/in", True),
+        ("in", "file:in", True),
+    ],
+)
+def test_results_that_a_watch_would_read_are_refused(pattern: str, sink: str, is_apart: bool) -> None:
+    """Decisions as well as messages: what is written there would be read, for ever."""
+    output = Output(directory="output", sinks=(sink,))
+    if is_apart:
+        check_watched(output, [f"s3://fraud/{pattern}"])
+    else:
+        with pytest.raises(UserError, match=r"--sink: what goes to .* would be read by the source"):
+            check_watched(output, [f"s3://fraud/{pattern}"])
+    check_watched(output, ["in/a.csv"])
+
+
+def test_dead_letters_that_a_watch_would_read_are_refused() -> None:
+    """They are the ones that would make the most of themselves."""
+    with pytest.raises(UserError, match="--dead_letters: what goes to s3://fraud/in/dead"):
+        check_watched(Output(directory="output", dead_letters="s3://fraud/in/dead"), ["s3://fraud/in"])
