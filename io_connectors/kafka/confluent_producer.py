@@ -56,6 +56,7 @@ class ConfluentProducer:
                 self._producer.poll(0)
         while self._producer.flush(0.5):
             self._troubles.raise_refusal()
+        self._troubles.raise_refusal()
         return failed + self._placed(messages)
 
     def close(self) -> None:
@@ -73,6 +74,7 @@ class ConfluentProducer:
                 self._troubles.raise_refusal()
 
     def _on_failure(self, error: KafkaError, message: Any) -> None:
+        self._troubles(error)
         self._failed.append((error, message.key(), message.value()))
 
     def _placed(self, messages: Sequence[Message]) -> list[Failed]:

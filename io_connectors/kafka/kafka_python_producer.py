@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from kafka import KafkaProducer
@@ -23,42 +24,59 @@ from io_connectors.kafka.settings import WriteSettings
 _FOR_GOOD = (MessageSizeTooLargeError, InvalidRecordError, PolicyViolationError, RecordListTooLargeError)
 
 
+CONNECT_MILLIS = 60_000  # a broker that is being started again is waited for
+
+
 class KafkaPythonProducer:
     """See `Producer`. What it does again by itself it keeps to itself: `on_retry` is not called."""
 
     def __init__(self, settings: WriteSettings, on_retry: OnRetry) -> None:
-        self._topic = settings.topic
-        compression = None if settings.compression == "none" else settings.compression
-        try:
-            self._producer: Any = KafkaProducer(
-                **client_settings(settings.cluster),
-                enable_idempotence=True,
-                acks="all",
-                compression_type=compression,
-                linger_ms=5,
-                batch_size=1 << 18,
-                delivery_timeout_ms=GIVE_UP_AFTER * 1000,
-                bootstrap_timeout_ms=10_000,
-                allow_auto_create_topics=False,
-            )
-        except REFUSED as error:
-            raise RefusedError(str(error)) from error
-        except KafkaError as error:
-            raise UnreachableError(str(error)) from error
+        self._settings = settings
+        self._producer: Any = _connect(settings)
 
     def send(self, messages: Sequence[Message]) -> list[Failed]:
+        if self._producer is None:
+            self._producer = _connect(self._settings)
         waiting, failed = [], []
         for at, message in enumerate(messages):
             headers = [(name, value.encode()) for name, value in message.attributes]
+            key = message.id.encode()
             try:
-                waiting.append((at, self._producer.send(self._topic, message.body, message.id.encode(), headers)))
+                waiting.append((at, self._producer.send(self._settings.topic, message.body, key, headers)))
             except MessageSizeTooLargeError as error:
                 failed.append(Failed(at, error, True))
-        self._producer.flush()
-        for at, future in waiting:
-            if future.exception is not None:
-                failed.append(Failed(at, future.exception, isinstance(future.exception, _FOR_GOOD)))
+        for at, future in waiting:  # flush() would not do: it loses patience with batches that had to be split
+            try:
+                future.get()
+            except REFUSED as error:
+                raise RefusedError(str(error)) from error
+            except KafkaError as error:
+                failed.append(Failed(at, error, isinstance(error, _FOR_GOOD)))
+        if failed:
+            self.close()  # once the broker has refused something, an idempotent producer fails all that comes after
         return failed
 
     def close(self) -> None:
-        self._producer.close(timeout=1.0)
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with suppress(KafkaError):  # raised when it still holds messages, which are given up here
+                producer.close(timeout=1.0)
+
+
+def _connect(settings: WriteSettings) -> Any:
+    try:
+        return KafkaProducer(
+            **client_settings(settings.cluster),
+            enable_idempotence=True,
+            acks="all",
+            compression_type=None if settings.compression == "none" else settings.compression,
+            linger_ms=5,
+            batch_size=1 << 18,
+            delivery_timeout_ms=GIVE_UP_AFTER * 1000,
+            bootstrap_timeout_ms=CONNECT_MILLIS,
+            allow_auto_create_topics=False,
+        )
+    except REFUSED as error:
+        raise RefusedError(str(error)) from error
+    except KafkaError as error:
+        raise UnreachableError(str(error)) from error

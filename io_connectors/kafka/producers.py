@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from io_connectors.delivery import Message, OnRetry, Refused
-from io_connectors.kafka.clients import RefusedError
+from io_connectors.kafka.clients import RefusedError, UnreachableError
 from io_connectors.kafka.security import how_to_get_in
 from io_connectors.kafka.settings import WriteSettings
+from io_connectors.retry import Backoff
 from transforms.errors import UserError
 
 #: Seconds for which a client tries by itself to deliver a message.
-GIVE_UP_AFTER = 300
+GIVE_UP_AFTER = 120
 
 
 class Failed(NamedTuple):
@@ -59,47 +60,67 @@ def open_producer(settings: WriteSettings, on_retry: OnRetry) -> Producer:
     return KafkaPythonProducer(settings, on_retry)
 
 
-class KafkaWriter:
-    """See `MessageWriter`."""
+class UndeliveredError(Exception):
+    """A client has given up on some messages; another attempt may do better."""
 
-    def __init__(self, settings: WriteSettings, on_retry: OnRetry) -> None:
+
+class KafkaWriter:
+    """See `MessageWriter`.
+
+    Args:
+        settings: where to.
+        on_retry: as of `MessageSink.open`.
+        backoff: between attempts, each with a connection of its own.
+    """
+
+    def __init__(self, settings: WriteSettings, on_retry: OnRetry, backoff: Backoff | None = None) -> None:
         self._settings = settings
         self._on_retry = on_retry
+        self._backoff = backoff or Backoff()
         self._producer: Producer | None = None
 
     def write(self, messages: Sequence[Message]) -> Sequence[Refused]:
-        if self._producer is None:
-            self._producer = open_producer(self._settings, self._on_retry)
-        try:
-            return send(self._producer, messages)
-        except RefusedError as error:
-            self.close()
-            cluster = self._settings.cluster
-            raise UserError(
-                f"kafka://{cluster.brokers}/{self._settings.topic}: {error}; {how_to_get_in(cluster)}"
-            ) from error
-        except Exception:
-            self.close()  # what is still in it would be sent beside what is written again
-            raise
+        return self._backoff.call(lambda: self._attempt(messages), _may_pass, self._on_retry)
 
     def close(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.close()
 
+    def _attempt(self, messages: Sequence[Message]) -> list[Refused]:
+        try:
+            if self._producer is None:
+                self._producer = open_producer(self._settings, self._on_retry)
+            return send(self._producer, messages)
+        except RefusedError as error:
+            self.close()
+            cluster = self._settings.cluster
+            raise UserError(f"kafka://{cluster.brokers}: {error}; {how_to_get_in(cluster)}") from error
+        except Exception:
+            self.close()  # what is still in it would be sent beside what is sent again
+            raise
+
+
+def _may_pass(error: Exception) -> bool:
+    return isinstance(error, UndeliveredError | UnreachableError)
+
 
 def send(producer: Producer, messages: Sequence[Message]) -> list[Refused]:
     """Send messages; those that are refused together are sent again one by one, to find out which it is.
 
     Raises:
-        Exception: the client's own, when it has given up.
+        UndeliveredError: the client has given up.
     """
-    refused = []
-    for failed in producer.send(messages):
-        if not failed.for_good:
-            raise failed.error
-        for alone in producer.send([messages[failed.at]]):
-            if not alone.for_good:
-                raise alone.error
-            refused.append(Refused(failed.at, "refused_by_broker", f"the broker refuses the message: {alone.error}"))
+    refused: list[Refused] = []
+    for failed in _refusals(producer.send(messages)):
+        alone = _refusals(producer.send([messages[failed.at]]))
+        refused += [Refused(failed.at, "refused_by_broker", f"the broker refuses it: {one.error}") for one in alone]
     return refused
+
+
+def _refusals(failures: list[Failed]) -> list[Failed]:
+    """Failures, all of them for good."""
+    for failed in failures:
+        if not failed.for_good:
+            raise UndeliveredError(f"{len(failures)} messages were not delivered: {failed.error}") from failed.error
+    return failures

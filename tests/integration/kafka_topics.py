@@ -62,14 +62,17 @@ def held(bootstrap: str, topic: str, partitions: int) -> list[Any]:
         }
     )
     consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
-    found, ended, deadline = [], set(), time.monotonic() + 30
+    found: list[Any] = []
+    ended: set[int | None] = set()
+    deadline = time.monotonic() + 30
     while len(ended) < partitions:
         assert time.monotonic() < deadline, f"the end of {topic} was not reached"
         for message in consumer.consume(10_000, 0.1):
-            if message.error() is None:
+            error = message.error()
+            if error is None:
                 found.append(message)
             else:
-                assert message.error().code() == KafkaError._PARTITION_EOF
+                assert error.code() == KafkaError._PARTITION_EOF
                 ended.add(message.partition())
     consumer.close()
     return found

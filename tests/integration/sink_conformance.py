@@ -193,7 +193,7 @@ class BatchSinkConformance:
             subject.restart()
         finally:
             writing.join(120)
-        assert failures == []
+        assert failures == [], failures
         check(subject, batch)
 
     def test_a_poison_row_does_not_block_its_batch(self, subject: BatchSubject) -> None:

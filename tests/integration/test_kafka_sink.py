@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
@@ -82,7 +83,7 @@ class _Topic:
 class DecisionSubject(_Topic):
     """Decisions as messages."""
 
-    @property
+    @cached_property
     def sink(self) -> KafkaDecisionSink:
         return kafka_decision_sink(parse_url(self.url, DECISION_SINKS))
 
@@ -98,14 +99,16 @@ class DecisionSubject(_Topic):
         self.proxy.lose_answers(times, b'"transaction_id":"t')
 
     def poisoned(self) -> TransactionBatch:
-        columns = {"transaction_id": pa.array(["poison"]), "model_id": pa.array(["m" * MOST_BYTES])}
-        return concat_batches([decided(0, 20), decided(0, 1).with_columns(columns), decided(20, 20)])
+        like = decided(1_000, 1).rows
+        row = {**like.to_pylist()[0], "transaction_id": "poison", "model_id": "m" * MOST_BYTES}
+        poison = TransactionBatch(pa.RecordBatch.from_pylist([row], like.schema))
+        return concat_batches([decided(0, 20), poison, decided(20, 20)])
 
 
 class AlertSubject(_Topic):
     """Messages as they are."""
 
-    @property
+    @cached_property
     def sink(self) -> KafkaSink:
         return kafka_sink(parse_url(self.url, DECISION_SINKS))
 
@@ -132,7 +135,9 @@ class TestDecisions(BatchSinkConformance):
 
     @pytest.fixture
     def subject(self, client: str, behind_proxy: tuple[ProxiedKafka, TcpFaultProxy]) -> DecisionSubject:
-        return DecisionSubject(*behind_proxy, client, topic_of(behind_proxy))
+        subject = DecisionSubject(*behind_proxy, client, topic_of(behind_proxy))
+        assert subject.sink  # opened while the broker answers
+        return subject
 
 
 @pytest.mark.parametrize("client", CLIENTS)
