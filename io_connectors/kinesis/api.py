@@ -35,6 +35,18 @@ class Answer(NamedTuple):
     served: int
 
 
+class Subscription(NamedTuple):
+    """A shard that sends what comes.
+
+    Attributes:
+        events: as boto3 gives them; they can be closed.
+        shift: microseconds by which the server's clock is ahead of ours.
+    """
+
+    events: Any
+    shift: int
+
+
 class Moments(NamedTuple):
     """A moment on the server's clock, which is known to the second: not before `earliest`, not after `latest`."""
 
@@ -53,7 +65,7 @@ class KinesisApi:
     def __init__(self, stream: Stream, now: Callable[[], int]) -> None:
         self.stream = stream
         self._now = now
-        config = Config(read_timeout=20, max_pool_connections=16, tcp_keepalive=True)
+        config = Config(read_timeout=20, max_pool_connections=64, tcp_keepalive=True)
         self.client = client("kinesis", stream.region, stream.endpoint, config)
 
     def shards(self) -> dict[str, Shard]:
@@ -102,6 +114,20 @@ class KinesisApi:
         behind = int(answer.get("MillisBehindLatest") or 0)
         served = min(asked, moments_of(answer, self._now()).earliest)
         return Answer(answer["Records"], answer.get("NextShardIterator"), behind, served)
+
+    def subscribe(self, consumer: str, segment: Segment, start: int) -> Subscription:
+        """Have a segment's shard send what comes, for five minutes.
+
+        Args:
+            consumer: the ARN of one that is registered for enhanced fan-out.
+            segment: with its shard.
+            start: as for `iterator`.
+        """
+        answer = self.client.subscribe_to_shard(
+            ConsumerARN=consumer, ShardId=segment.shard, StartingPosition=starting(segment, start, "Type")
+        )
+        now = self._now()
+        return Subscription(answer["EventStream"], moments_of(answer, now).earliest - now)
 
     def close(self) -> None:
         """Let go of the connections."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import botocore.exceptions
@@ -18,8 +19,8 @@ _MOST_NAMES = 100
 _USABLE = ("ACTIVE", "UPDATING")
 
 
-def check_source(settings: ReadSettings, now: Callable[[], float] = time.time) -> None:
-    """Refuse what cannot be read.
+def check_source(settings: ReadSettings, now: Callable[[], float] = time.time) -> ReadSettings:
+    """Refuse what cannot be read; the settings, with the consumer's ARN in the place of its name.
 
     Args:
         settings: of the source.
@@ -36,9 +37,10 @@ def check_source(settings: ReadSettings, now: Callable[[], float] = time.time) -
             raise UserError(f"{place}: {name} lies in the future{hint}")
     if until is not None and until.word == "timestamp" and (start.word == "latest" or start.millis > until.millis):
         raise UserError(f"{place}: until lies before start")
-    check_stream(settings.stream)
-    if settings.consumer is not None:
-        consumer_arn(settings.stream, settings.consumer)
+    if settings.consumer is None:
+        check_stream(settings.stream)
+        return settings
+    return replace(settings, consumer=consumer_arn(settings.stream, settings.consumer))
 
 
 def check_stream(stream: Stream) -> dict[str, Any]:

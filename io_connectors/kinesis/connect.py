@@ -12,10 +12,11 @@ from apache_beam.metrics import Metrics
 
 from io_connectors.kafka.pool import Pool
 from io_connectors.kinesis.api import KinesisApi
+from io_connectors.kinesis.fan_out import SubscribedShard
 from io_connectors.kinesis.feeds import Failures, Feed, PolledShard, pace_of
 from io_connectors.kinesis.reader import SliceReader
 from io_connectors.kinesis.settings import ReadSettings, Stream
-from io_connectors.kinesis.shards import Segment, Shard
+from io_connectors.kinesis.shards import Keys, Segment, Shard
 
 READERS: Pool[SliceReader] = Pool()
 _APIS: dict[Stream, KinesisApi] = {}
@@ -39,7 +40,8 @@ def api_of(stream: Stream) -> KinesisApi:
 def reader_of(settings: ReadSettings, element: tuple[str, str, int, int, int, int]) -> Iterator[SliceReader]:
     """A reader of a slice; nobody else has it meanwhile."""
     key = (settings, element)
-    reader = READERS.take(key, lambda: open_reader(settings, element[2]))
+    keys = Keys(int(element[0]), int(element[1]))
+    reader = READERS.take(key, lambda: open_reader(settings, keys, element[2]))
     try:
         yield reader
     except BaseException:
@@ -48,11 +50,12 @@ def reader_of(settings: ReadSettings, element: tuple[str, str, int, int, int, in
     READERS.put(key, reader)
 
 
-def open_reader(settings: ReadSettings, start: int) -> SliceReader:
-    """A reader of any slice.
+def open_reader(settings: ReadSettings, keys: Keys, start: int) -> SliceReader:
+    """A reader of a slice.
 
     Args:
         settings: of the source.
+        keys: of the slice.
         start: see `KinesisApi.iterator`.
     """
     stream, api = settings.stream, api_of(settings.stream)
@@ -61,6 +64,9 @@ def open_reader(settings: ReadSettings, start: int) -> SliceReader:
         return Failures(f"kinesis://{stream.name}{what}", lambda error: _RETRIED.inc())
 
     def open_feed(segment: Segment, shard: Shard) -> Feed:
+        # A consumer has one subscription a shard: that of the slice in which the shard begins.
+        if settings.consumer is not None and shard.keys.first in keys:
+            return SubscribedShard(api, settings.consumer, segment, start, failures(f" {shard.id}"))
         return PolledShard(api, segment, start, failures(f" {shard.id}"), pace_of(stream, shard.id))
 
     return SliceReader(api, open_feed, settings.skip_missing, _MISSING.inc, failures(""))

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from io_connectors.aws import error_code
 from io_connectors.kinesis.api import Answer, KinesisApi, may_pass
@@ -140,6 +140,29 @@ class Failures:
         return self._uniform(bound / 2, bound)
 
 
+class Cursor:
+    """How far a shard has been asked for, which may be further than what of it was handed out.
+
+    Args:
+        segment: with the shard, and where in it to go on.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self._after = (segment.sequence, segment.subsequence) if segment.sequence else None
+
+    def take(self, found: list[dict[str, Any]]) -> Records:
+        """What is new in the records of a call."""
+        records = unpack(found, self._after)
+        if found:
+            last = found[-1]["SequenceNumber"]
+            inner = records.subsequences[-1] if len(records) and records.sequences[-1] == last else 0
+            before = self._after[1] if self._after is not None and self._after[0] == last else 0
+            self._after = (last, max(inner, before))
+            self.segment = Segment(self.segment.shard, "", "", sequence=last)
+        return records
+
+
 class PolledShard:
     """A `Feed` that calls GetRecords.
 
@@ -152,9 +175,8 @@ class PolledShard:
     """
 
     def __init__(self, api: KinesisApi, segment: Segment, start: int, failures: Failures, pace: Pace) -> None:
-        self._api, self._segment, self._start = api, segment, start
+        self._api, self._cursor, self._start = api, Cursor(segment), start
         self._failures, self._pace = failures, pace
-        self._after = (segment.sequence, segment.subsequence) if segment.sequence else None
         self._iterator: str | None = None
 
     def poll(self) -> Page | None:
@@ -170,7 +192,11 @@ class PolledShard:
             return None
         self._failures.none()
         self._pace.count(sum(len(each["Data"]) for each in answer.records))
-        return self._page(answer)
+        self._iterator = answer.next
+        records, end = self._cursor.take(answer.records), answer.next is None
+        # Of a shard that has ended this says nothing: the records of those that follow it may have come long ago.
+        caught_up = not answer.records and answer.behind == 0 and not end
+        return Page(records, end, answer.served if caught_up else max(records.times, default=0))
 
     def wait(self) -> float:
         return self._pace.wait()
@@ -181,24 +207,13 @@ class PolledShard:
     def _ask(self) -> Answer:
         if self._iterator is None:
             try:
-                self._iterator = self._api.iterator(self._segment, self._start)
+                self._iterator = self._api.iterator(self._cursor.segment, self._start)
             except Exception as error:
-                if error_code(error) in ("InvalidArgumentException", "ResourceNotFoundException"):
-                    raise UnknownPositionError(str(error)) from error
-                raise
+                raise unknown_position(error) or error from error
         return self._api.records(self._iterator)
 
-    def _page(self, answer: Answer) -> Page:
-        records = unpack(answer.records, self._after)
-        if answer.records:
-            # Where an iterator that expires is got anew, and where this call's answer ends.
-            last = answer.records[-1]["SequenceNumber"]
-            inner = records.subsequences[-1] if len(records) and records.sequences[-1] == last else 0
-            before = self._after[1] if self._after is not None and self._after[0] == last else 0
-            self._after = (last, max(inner, before))
-            self._segment = Segment(self._segment.shard, "", "", sequence=last)
-        self._iterator = answer.next
-        # Of a shard that has ended this says nothing: the records of those that follow it may have come long ago.
-        caught_up = not answer.records and answer.behind == 0 and answer.next is not None
-        seen = answer.served if caught_up else max(records.times, default=0)
-        return Page(records, answer.next is None, seen)
+
+def unknown_position(error: Exception) -> UnknownPositionError | None:
+    """What an error means that says that reading cannot begin where it was to."""
+    unknown = error_code(error) in ("InvalidArgumentException", "ResourceNotFoundException")
+    return UnknownPositionError(str(error)) if unknown else None
