@@ -63,7 +63,7 @@ def _field(column: pa.Array) -> list[_Part]:
         parts = [_text(column)]
     else:
         parts = [_fixed(*_numbers(column))]
-    length = np.sum([part.lengths for part in parts], axis=0)
+    length = _total(parts)
     if column.null_count == 0:
         return [_fixed(length, ">i4"), *parts]
     there = np.asarray(column.is_valid())
@@ -73,10 +73,14 @@ def _field(column: pa.Array) -> list[_Part]:
 def _numbers(column: pa.Array) -> tuple[np.ndarray[Any, Any], str]:
     """A column's values, with anything in place of nulls, and how the wire has them."""
     if pa.types.is_timestamp(column.type):
-        return np.asarray(column.view(pa.int64()).fill_null(_EPOCH)) - _EPOCH, ">i8"
+        return np.asarray(_filled(column.view(pa.int64()), _EPOCH)) - _EPOCH, ">i8"
     if pa.types.is_boolean(column.type):
-        return np.asarray(column.fill_null(False)), ">u1"
-    return np.asarray(column.fill_null(0)), _WIRE[column.type]
+        return np.asarray(_filled(column, False)), ">u1"
+    return np.asarray(_filled(column, 0)), _WIRE[column.type]
+
+
+def _filled(column: pa.Array, value: object) -> pa.Array:
+    return column.fill_null(value) if column.null_count else column
 
 
 def _fixed(values: np.ndarray[Any, Any], wire: str) -> _Part:
@@ -85,8 +89,7 @@ def _fixed(values: np.ndarray[Any, Any], wire: str) -> _Part:
 
 
 def _text(column: pa.Array) -> _Part:
-    if column.null_count:
-        column = column.fill_null("")  # what lies under a null may be anything
+    column = _filled(column, "")  # what lies under a null may be anything
     _, offsets, data = column.buffers()
     ends = np.frombuffer(offsets, dtype=np.int32)[column.offset : column.offset + len(column) + 1]
     text = np.frombuffer(data, dtype=np.uint8) if data else np.empty(0, dtype=np.uint8)
@@ -123,7 +126,7 @@ def _only(part: _Part, there: np.ndarray[Any, Any]) -> _Part:
 
 def _interleave(parts: Sequence[_Part]) -> _Part:
     """The parts row by row: all of the first row's, then all of the second's, and so on."""
-    lengths = np.sum([part.lengths for part in parts], axis=0)
+    lengths = _total(parts)
     ends = np.cumsum(lengths)
     at = ends - lengths  # where each row's next part begins
     out = np.empty(ends[-1] if len(ends) else 0, dtype=np.uint8)
@@ -131,6 +134,12 @@ def _interleave(parts: Sequence[_Part]) -> _Part:
         _put(out, at, part)
         at += part.lengths
     return _Part(out, lengths)
+
+
+def _total(parts: Sequence[_Part]) -> Counts:
+    """How many bytes each row has in all parts."""
+    total: Counts = parts[0].lengths if len(parts) == 1 else np.sum([part.lengths for part in parts], axis=0)
+    return total
 
 
 def _put(out: Bytes, at: Counts, part: _Part) -> None:

@@ -91,13 +91,13 @@ class PostgresqlDatabase:
             raise
 
     def _write(self, connection: Connection, content: memoryview, target: Target, bound: dict[str, Any]) -> None:
-        for statement in target.before():
+        for statement in target.before:
             connection.execute(statement)
         load = f"COPY {target.stage} ({target.staged_columns}) FROM STDIN (FORMAT BINARY)"
         with connection.cursor() as cursor, cursor.copy(load) as copy:
             for start in range(0, len(content), _CHUNK):
                 copy.write(content[start : start + _CHUNK])
-        for statement in target.after():
+        for statement in target.after:
             connection.execute(statement, bound)
 
     def fault(self, error: Exception) -> Fault:

@@ -37,7 +37,6 @@ _BUSY = frozenset(
         "InternalServerException",
     )
 )
-_REFUSED = frozenset(("AccessDeniedException", "ResourceNotFoundException", "ValidationException"))
 
 
 class StatementFailedError(Exception):
@@ -117,7 +116,7 @@ class DataApi:
             return Fault.TRANSIENT
         if isinstance(error, StatementFailedError):
             return fault_of("", str(error))
-        return Fault.REFUSED if error_code(error) in _REFUSED else Fault.FINAL
+        return Fault.REFUSED if error_code(error) else Fault.FINAL
 
     def reason(self, error: Exception) -> tuple[str, str]:
         """A short code for an error, and the words of whoever made it."""

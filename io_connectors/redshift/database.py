@@ -70,7 +70,7 @@ class RedshiftDatabase:
     def load(self, values: pa.RecordBatch, target: Target) -> None:
         """See `Database`."""
         staged = self.staging.put(values)
-        statements = [*target.before(), copy_statement(target, staged.manifest, self.role), *target.after()]
+        statements = [*target.before, copy_statement(target, staged.manifest, self.role), *target.after]
         self.channel.run(statements, {"batch_id": staged.batch_id, "rows": values.num_rows})
 
     def fault(self, error: Exception) -> Fault:

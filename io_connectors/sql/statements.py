@@ -45,7 +45,8 @@ class Target:
         """The staging table's columns in their order."""
         return _names([*(column.name for column in self.columns), PLACE])
 
-    def before(self) -> list[str]:
+    @cached_property
+    def before(self) -> Sequence[str]:
         """What precedes the load: the lock, first so that all after it sees what the last writer did, and the stage."""
         dialect = self.dialect
         declared = [f"{quoted(column.name)} {dialect.staged[column.kind]}" for column in self.columns]
@@ -57,7 +58,8 @@ class Target:
             else f"CREATE TEMPORARY TABLE {stage}",
         ]
 
-    def after(self) -> list[str]:
+    @cached_property
+    def after(self) -> Sequence[str]:
         """What follows the load. Two values are bound: `batch_id` and `rows`."""
         keep = self.existing == "keep"
         return [

@@ -234,16 +234,19 @@ def test_a_row_that_only_the_server_can_judge_is_found(subject: Subject) -> None
     batch = decided(0, 300)
     scores = batch.rows.column("score").to_pylist()
     scores[280] = scores[10]  # not the key's index: waiting does not help
-    batch = batch.with_columns({"score": pa.array(scores)})
+    ids = batch.rows.column("transaction_id").to_pylist()
+    ids[299] = np.random.default_rng(0).bytes(4_000).hex()  # longer than an entry of an index may be
+    batch = batch.with_columns({"score": pa.array(scores), "transaction_id": pa.array(ids)})
     refused = refused_by(subject.sink, batch)
     assert [(each.at, each.reason) for each in refused] == [
         (50, "sqlstate_23514"),
         (51, "sqlstate_23514"),
         (233, "sqlstate_23514"),
         (280, "sqlstate_23505"),
+        (299, "sqlstate_54000"),
     ]
     assert "violates check constraint" in refused[0].error
-    check(subject, batch.take(np.delete(np.arange(300), [50, 51, 233, 280])))
+    check(subject, batch.take(np.delete(np.arange(300), [50, 51, 233, 280, 299])))
 
 
 def test_text_that_is_too_long_for_its_column_is_refused(subject: Subject) -> None:
@@ -319,6 +322,28 @@ def test_a_connection_cut_at_any_moment_loses_nothing(subject: Subject) -> None:
         writer.close()
     check(subject, batch)
     assert retries
+
+
+def test_a_statement_that_waits_too_long_is_tried_again(subject: Subject) -> None:
+    """Somebody else holds the table, for longer than a statement may take."""
+    subject.make()
+    batch, retries = decided(0, 10), 0
+
+    def give_way(error: Exception) -> None:
+        nonlocal retries
+        assert isinstance(error, errors.QueryCanceled)
+        holder.rollback()
+        retries += 1
+
+    writer = subject.sink_of(statement_timeout="1s").open(give_way)
+    with subject.server.connect() as holder:
+        holder.execute(f"LOCK TABLE {subject.table}".encode())
+        try:
+            assert writer.write(batch) == []
+        finally:
+            writer.close()
+    check(subject, batch)
+    assert retries == 1
 
 
 def test_a_server_that_has_become_a_standby_is_connected_anew(subject: Subject) -> None:

@@ -182,11 +182,11 @@ def test_a_statement_that_takes_too_long_is_cancelled(api: Api) -> None:
         ("ServiceUnavailable", 503, Fault.TRANSIENT),
         ("AccessDeniedException", 400, Fault.REFUSED),
         ("ResourceNotFoundException", 400, Fault.REFUSED),
-        ("UnrecognizedClientException", 400, Fault.FINAL),
+        ("UnrecognizedClientException", 400, Fault.REFUSED),
     ],
 )
 def test_calls_that_aws_refuses_are_told_apart(api: Api, code: str, status: int, fault: Fault) -> None:
-    """Those that go away, those that somebody must mend, and the rest."""
+    """Those that go away, and those that somebody must mend."""
     api.stub.add_client_error("batch_execute_statement", code, http_status_code=status)
     with pytest.raises(api.api.client.exceptions.ClientError) as caught:
         api.api.run(SQL, VALUES)

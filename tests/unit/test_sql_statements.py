@@ -28,7 +28,7 @@ MANIFEST, ROLE = "s3://bucket/staging/0f.manifest", "arn:aws:iam::123456789012:r
 
 
 def transaction(target: Target) -> list[str]:
-    return [*target.before(), copy_statement(target, MANIFEST, ROLE), *target.after()]
+    return [*target.before, copy_statement(target, MANIFEST, ROLE), *target.after]
 
 
 def parsed(statement: str) -> exp.Expr:
@@ -93,7 +93,7 @@ def test_redshifts_tables_are_spread_and_sorted() -> None:
 def test_values_are_bound() -> None:
     """A batch's id and size have places in statements, by the names that their database knows."""
     for dialect, places in ((REDSHIFT, (":batch_id", ":rows")), (POSTGRESQL, ("%(batch_id)s", "%(rows)s"))):
-        after = replace(TARGET, dialect=dialect, locked=False).after()
+        after = replace(TARGET, dialect=dialect, locked=False).after
         assert all(any(place in statement for statement in after) for place in places)
         assert not any("%" in re.sub(r"%\(\w+\)s", "", statement) for statement in after)
 
@@ -109,8 +109,8 @@ def test_redshift_writers_wait_for_each_other_before_they_look() -> None:
 def test_postgresql_waits_only_without_a_unique_index() -> None:
     """With one, a second writer of a row fails, and tries again."""
     target = replace(TARGET, dialect=POSTGRESQL)
-    assert target.before()[0] == 'LOCK TABLE "public"."decisions" IN SHARE ROW EXCLUSIVE MODE'
-    assert not any("LOCK" in statement for statement in replace(target, locked=False).before())
+    assert target.before[0] == 'LOCK TABLE "public"."decisions" IN SHARE ROW EXCLUSIVE MODE'
+    assert not any("LOCK" in statement for statement in replace(target, locked=False).before)
 
 
 def test_staging_tables_of_other_columns_have_other_names() -> None:
