@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from io_connectors.aws import error_code, is_transient
 from io_connectors.files import check_file, file_of
@@ -20,14 +20,15 @@ from transforms.errors import UserError, did_you_mean
 
 #: So many objects are looked at, spread evenly over the names there are.
 _LOOKED_AT = 12
-_PATIENCE = 20.0  # seconds; a server that cannot be reached is said at once, not after the minutes a worker waits
+_PATIENCE = 10.0  # seconds; a server that cannot be reached is said at once, not after the minutes a worker waits
 
 
 def look(settings: ObjectSettings) -> list[Found]:
     """The objects that are there to be read, once some have been found to be what they should be.
 
     Raises:
-        UserError: the bucket cannot be read, nothing matches and nothing is waited for, an object is not of the schema.
+        UserError: the bucket cannot be reached or read, nothing matches and nothing is waited for, or an object is
+            not of the schema.
     """
     client = s3_client(settings.url)
     backoff = replace(settings.backoff, give_up_after=_PATIENCE)
@@ -43,10 +44,13 @@ def look(settings: ObjectSettings) -> list[Found]:
         raise UserError(
             "s3: no AWS credentials found; see https://docs.aws.amazon.com/cli/latest/userguide/cli-chap-configure.html"
         ) from error
-    except ClientError as error:
+    except (ClientError, BotoCoreError) as error:
         if is_transient(error):
-            raise
-        raise UserError(f"{settings.pattern}: {error_code(error)}: {error.response['Error'].get('Message')}") from error
+            raise UserError(f"{settings.pattern}: no answer for {_PATIENCE:.0f} seconds: {error}") from error
+        if isinstance(error, ClientError):
+            why = f"{error_code(error)}: {error.response['Error'].get('Message')}"
+            raise UserError(f"{settings.pattern}: {why}") from error
+        raise
     finally:
         client.close()
 

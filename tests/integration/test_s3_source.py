@@ -23,6 +23,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from io_connectors.files import ReadFiles
 from io_connectors.s3 import listing
+from io_connectors.s3 import look as look_before
 from io_connectors.s3.listing import list_objects
 from io_connectors.s3.look import look
 from io_connectors.s3.read import ReadObjects
@@ -293,9 +294,12 @@ def test_what_can_be_known_before_reading_is_an_error_before_reading(
 def test_a_bucket_that_cannot_be_read_is_an_error_before_reading(
     bucket: Bucket, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With S3's code for what is wrong."""
+    """With S3's code for what is wrong, or after some attempts to get an answer."""
     with pytest.raises(UserError, match="s3://nowhere-at-all/in: NoSuchBucket"):
         open_source(f"s3://nowhere-at-all/in?endpoint={s3.endpoint}", SCHEMA, 70)
+    monkeypatch.setattr(look_before, "_PATIENCE", 0.1)
+    with pytest.raises(UserError, match="s3://fraud/in: no answer for 0 seconds: Could not connect"):
+        open_source("s3://fraud/in?endpoint=http://127.0.0.1:1", SCHEMA, 70)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     with pytest.raises(UserError, match="SignatureDoesNotMatch"):
         open_source(bucket.url("in"), SCHEMA, 70)
