@@ -71,7 +71,7 @@ class StreamInMemory:
 
     Attributes:
         page: most records of a call.
-        hidden: ids of shards that the next listing does not show yet.
+        hidden: how many of the newest shards the next listing does not show.
         empty: how many of the next calls give nothing though there are records.
         errors: raised by the next calls for records, first to last.
         now: microseconds since 1970; every record takes a millisecond.
@@ -80,7 +80,7 @@ class StreamInMemory:
     def __init__(self, shards: int = 1, page: int = 10_000) -> None:
         self.stream = Stream("events")
         self.page, self.empty = page, 0
-        self.hidden: set[str] = set()
+        self.hidden = 0
         self.errors: list[Exception] = []
         self.now = NOW
         self.held: dict[str, Held] = {}
@@ -129,9 +129,12 @@ class StreamInMemory:
                 del self.held[held.id]
 
     def shards(self) -> dict[str, Shard]:
-        hidden, self.hidden = self.hidden, set()
-        listed = reversed(self.held.values())  # nobody promises an order
-        return {held.id: held.told() for held in listed if held.id not in hidden}
+        listed = list(self.held.values())
+        shown, self.hidden = listed[: len(listed) - self.hidden], 0
+        return {held.id: held.told() for held in reversed(shown)}  # nobody promises an order
+
+    def has(self, shard: str) -> bool:
+        return shard in self.held
 
     def shards_at(self) -> tuple[list[Shard], Moments]:
         return list(self.shards().values()), Moments(self.now, self.now)

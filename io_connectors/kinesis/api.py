@@ -85,6 +85,15 @@ class KinesisApi:
                 return found, asked
             query = {"NextToken": answer["NextToken"]}
 
+    def has(self, shard: str) -> bool:
+        """Whether the stream still holds a shard."""
+        query = {**self.stream.target, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"}
+        try:
+            self.client.get_shard_iterator(**query)
+        except self.client.exceptions.ResourceNotFoundException:
+            return False
+        return True
+
     def retention(self) -> int:
         """Microseconds for which the stream holds a record."""
         return int(self.summary()["RetentionPeriodHours"]) * HOUR

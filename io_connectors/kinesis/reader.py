@@ -13,7 +13,7 @@ from io_connectors.kinesis.api import KinesisApi
 from io_connectors.kinesis.feeds import Failures, Feed, Page, UnknownPositionError
 from io_connectors.kinesis.progress import Progress
 from io_connectors.kinesis.records import Records
-from io_connectors.kinesis.shards import Keys, Segment, Segments, Shard, finish, give_up, lost, start_shards
+from io_connectors.kinesis.shards import Keys, Segment, Segments, Shard, finish, give_up, lost, start_shards, unlisted
 from transforms.durations import DAY, SECOND, format_duration
 from transforms.errors import UserError
 
@@ -97,6 +97,7 @@ class SliceReader:
         self._failures, self._now, self._clock = failures, now, clock
         self._shards: dict[str, Shard] = {}
         self._look_at = float("-inf")
+        self._gone: set[str] = set()
         self._feeds: dict[str, _Buffered] = {}
 
     def look(self, segments: Segments) -> Segments:
@@ -110,15 +111,19 @@ class SliceReader:
             return segments
         self._look_at = self._clock() + LOOK_SECONDS
         try:
-            self._shards = self._api.shards()
+            shards = self._api.shards()
+            stale = not all(self._is_gone(name) for name in unlisted(segments, shards))
         except Exception as error:
             self._look_at = self._clock() + self._failures.add(error)
             return segments
         self._failures.none()
-        gone = lost(segments, self._shards)
-        if gone:
-            self._miss(gone, "is no longer in the stream")
-            segments = give_up(segments, self._shards)
+        if stale:
+            return segments
+        self._shards = shards
+        missed = lost(segments, shards)
+        if missed:
+            self._miss(missed, "is no longer in the stream")
+            segments = give_up(segments, shards)
         for shard in self._feeds.keys() - {s.shard for s in segments if not s.done}:
             self._feeds.pop(shard).feed.close()
         return start_shards(segments, self._shards)
@@ -154,6 +159,12 @@ class SliceReader:
         for held in self._feeds.values():
             held.feed.close()
         self._feeds = {}
+
+    def _is_gone(self, shard: str) -> bool:
+        """Whether a shard that a listing leaves out is no longer there, or the listing is older than the shard."""
+        if shard not in self._gone and not self._api.has(shard):
+            self._gone.add(shard)
+        return shard in self._gone
 
     def _wait_for(self, segment: Segment) -> float:
         if segment.done or segment.shard not in self._shards:

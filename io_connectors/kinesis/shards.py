@@ -141,18 +141,24 @@ def finish(segments: Segments, shard: str) -> Segments:
     return tuple(Segment(s.shard, s.first, s.last, done=True, seen=s.seen) if s.shard == shard else s for s in segments)
 
 
-def lost(segments: Segments, shards: Shards) -> list[str]:
-    """The shards that this slice has not read to their end and that the stream no longer holds.
+def unlisted(segments: Segments, shards: Shards) -> list[str]:
+    """The shards that a slice was reading and a listing does not have: they are gone, or it is an old listing."""
+    return sorted({s.shard for s in segments if s.shard and s.shard not in shards})
 
-    A shard that is listed, and of which a parent follows on nothing that was read, tells of others in between.
+
+def lost(segments: Segments, shards: Shards) -> list[str]:
+    """The shards that a slice has not read to their end, or not at all, and that the stream no longer holds.
+
+    A shard that comes next, and is no child of the one that was read last, tells of others in between.
     """
-    gone = [s.shard for s in segments if not s.done and not s.over and s.shard not in shards]
-    for shard in shards.values():
-        for s in segments:
-            common = s.keys.overlap(shard.keys)
-            if s.done and s.shard and common and s.shard not in shards and s.shard not in shard.parents:
-                gone += [p for p in shard.parents if p not in shards and _follows(shard, s.shard, common, shards)]
-    return sorted(set(gone))
+    gone = {s.shard for s in segments if not s.done and not s.over and s.shard not in shards}
+    for s in segments:
+        if s.done and s.shard and s.shard not in shards:
+            for shard in shards.values():
+                common = s.keys.overlap(shard.keys)
+                if common and s.shard not in shard.parents and _follows(shard, s.shard, common, shards):
+                    gone.update(shard.parents)
+    return sorted(gone)
 
 
 def give_up(segments: Segments, shards: Shards) -> Segments:
