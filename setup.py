@@ -33,7 +33,7 @@ setup(
         "runners": ["local/*.java"],
         "model_artifacts": ["*/model.onnx", "*/manifest.json", "*/MODEL_CARD.md", "*/plots/*"],
     },
-    entry_points={"console_scripts": ["fraud-detection = pipelines.fraud:main"]},
+    entry_points={"console_scripts": ["fraud-detection = pipelines.fraud:command"]},
     classifiers=[
         "Intended Audience :: Financial and Insurance Industry",
         "Operating System :: MacOS",

@@ -13,12 +13,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from pipelines.plan import Plan
+from pipelines.stream import INTERRUPTED, end_now
 from transforms.alerts import Alert, RaiseAlerts
 from transforms.batch import TransactionBatch
 from transforms.dead_letters import DeadLetter
@@ -114,5 +115,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(argv)
 
 
+def command() -> NoReturn:
+    """The command as a process of its own."""
+    code = main()
+    if code == INTERRUPTED:
+        end_now(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

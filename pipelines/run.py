@@ -27,7 +27,7 @@ from pipelines.progress import Progress
 from pipelines.report import report_html
 from pipelines.setting_values import mask_secrets
 from pipelines.settings import settings_as_toml
-from pipelines.stream import run_until_stopped, terminable
+from pipelines.stream import INTERRUPTED, run_until_stopped, terminable
 from pipelines.summary import RunFacts, summary_json, summary_text
 from runners.presets import pipeline_options
 from transforms import tally
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         _complain("interrupted: what was written until then stands, but it is not all")
-        return 130
+        return INTERRUPTED
 
 
 def _run(command: CommandLine) -> int:
@@ -77,7 +77,7 @@ def _run(command: CommandLine) -> int:
     _tell(summary_text(facts, colour=sys.stdout.isatty()))
     if not plan.bounded:
         _complain("stopped: what the sinks hold stands; records that were on their way to them are not in it")
-        return 130
+        return INTERRUPTED
     return 0
 
 

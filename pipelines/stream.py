@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +16,9 @@ import apache_beam as beam
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
 _LOGGER = logging.getLogger(__name__)
+
+#: The exit code of what Ctrl-C ended, as shells have it.
+INTERRUPTED = 130
 
 
 @contextmanager
@@ -66,6 +72,14 @@ def _stop(result: PipelineResult, waiting: threading.Thread) -> None:
     except Exception as error:
         _LOGGER.debug("the pipeline was gone before it could be cancelled: %s", error)
     waiting.join(10)
+
+
+def end_now(code: int) -> NoReturn:
+    """End this process: threads that still wait for a server neither hold it up nor have anything more to say."""
+    sys.stdout.flush()
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it stays open for as long as the process lives
+    atexit._run_exitfuncs()  # what the runner started is ended there
+    os._exit(code)
 
 
 @contextmanager

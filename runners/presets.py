@@ -13,6 +13,8 @@ from transforms.errors import UserError
 #: one runs input that ends fastest, and gives nothing out before input ends; Prism streams.
 IN_MEMORY = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 PRISM = "PrismRunner"
+#: Seconds: three years.
+FOREVER = 10**8
 
 
 def pipeline_options(
@@ -61,5 +63,8 @@ def _prepare_prism(options: PipelineOptions, bounded: bool, ordering: str) -> No
         prism.prism_location = str(found)
     # It warns of starting and of stopping Prism, which is what it is for.
     logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
+    if not bounded:
+        # Beam says this does not limit how long a job runs, but its streams of a job's state and messages end with it.
+        portable.job_server_timeout = max(portable.job_server_timeout, FOREVER)
     # Workers are threads of this process unless something else is asked for.
     portable.environment_type = portable.environment_type or "LOOPBACK"

@@ -75,7 +75,7 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile, metadata: Message)
     assert needs == {str(requirement) for requirement in read_requirements("requirements.in")}
     assert SpecifierSet(metadata["Requires-Python"]) == SpecifierSet(">=3.11,<3.14")
     (entry_points,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
-    assert "fraud-detection = pipelines.fraud:main" in wheel.read(entry_points).decode()
+    assert "fraud-detection = pipelines.fraud:command" in wheel.read(entry_points).decode()
     assert any(name.endswith("/licenses/LICENSE") for name in wheel.namelist())
 
 
