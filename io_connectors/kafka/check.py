@@ -12,7 +12,7 @@ from io_connectors.kafka.settings import Cluster, ReadSettings
 from io_connectors.moments import Moment
 from transforms.errors import UserError, did_you_mean
 
-CHECK_SECONDS = 8.0
+CHECK_SECONDS = 6.0
 
 
 def check_topic(cluster: Cluster, topic: str, isolation: str = "read_committed") -> int:
@@ -30,7 +30,7 @@ def check_topic(cluster: Cluster, topic: str, isolation: str = "read_committed")
             f"that a broker listens there, and that it speaks security={cluster.security}"
         ) from error
     except RefusedError as error:
-        raise UserError(f"kafka://{cluster.brokers}: {error}; {how_to_get_in(cluster)}") from error
+        raise UserError(f"kafka://{cluster.brokers}: {error}; {how_to_get_in(cluster, error.what)}") from error
     if topic not in topics:
         known = sorted(name for name in topics if not name.startswith("__"))
         there = f"it has {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}" if known else "it has no topics"

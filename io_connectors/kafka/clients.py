@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from transforms.raw_batch import Headers
 
+Refusal = Literal["login", "certificate", "right"]
 Int64s = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -76,7 +77,15 @@ class UnreachableError(Exception):
 
 
 class RefusedError(Exception):
-    """The brokers answered and refused: a wrong password, an unknown certificate, a right that is missing."""
+    """The brokers answered, or one side broke off: a wrong password, an unknown certificate, a right that is missing.
+
+    Attributes:
+        what: `login`, `certificate` or `right`.
+    """
+
+    def __init__(self, message: str, what: Refusal) -> None:
+        super().__init__(message)
+        self.what: Refusal = what
 
 
 class PartitionReader(Protocol):

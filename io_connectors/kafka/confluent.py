@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,21 +12,32 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec  # confluent_kafka.admin has it too, but mypy is not told
 
-from io_connectors.kafka.clients import Damaged, Ends, Fetched, Int64s, OutOfRangeError, RefusedError, UnreachableError
+from io_connectors.kafka.clients import (
+    Damaged,
+    Ends,
+    Fetched,
+    Int64s,
+    OutOfRangeError,
+    Refusal,
+    RefusedError,
+    UnreachableError,
+)
 from io_connectors.kafka.security import login, msk_token
 from io_connectors.kafka.settings import Cluster, ReadSettings
 
 LOG = logging.getLogger(__name__)
 _OUT_OF_RANGE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
 _DAMAGED = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError.INVALID_MSG)
-_REFUSED = (
-    KafkaError._AUTHENTICATION,
-    KafkaError._SSL,
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError.UNSUPPORTED_SASL_MECHANISM,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-)
+_REFUSED: dict[int, Refusal] = {
+    KafkaError._AUTHENTICATION: "login",
+    KafkaError.SASL_AUTHENTICATION_FAILED: "login",
+    KafkaError.UNSUPPORTED_SASL_MECHANISM: "login",
+    KafkaError._SSL: "certificate",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "right",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "right",
+}
+#: Seconds for which a client at work bears to be refused, and after which an old refusal is no part of a new one.
+PATIENCE_SECONDS, FORGET_SECONDS = 30.0, 10.0
 _SPEC: Any = OffsetSpec  # whose methods have no types
 _NOTHING = np.empty(0, dtype=np.int64)
 
@@ -33,19 +45,30 @@ _NOTHING = np.empty(0, dtype=np.int64)
 class Troubles:
     """What a client complains about while nobody waits for an answer; the library calls it from its own poll.
 
+    A broker that is just being stopped or started may break off a handshake. So of a client that is at work a refusal
+    counts once it has lasted; the library tries again every two seconds at least.
+
     Args:
+        patience: for how many seconds it has to have lasted.
         tell: called with each complaint.
+        clock: seconds that never go back.
     """
 
-    def __init__(self, tell: Callable[[KafkaError], None] = lambda _: None) -> None:
-        self._tell = tell
-        self._refused: str | None = None
+    def __init__(
+        self,
+        patience: float = 0.0,
+        tell: Callable[[KafkaError], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._patience, self._tell, self._clock = patience, tell, clock
+        self._refused: RefusedError | None = None
+        self._since = self._last = float("-inf")
         self._latest = ""
 
     def __call__(self, error: KafkaError) -> None:
         self._latest = error.str()
         if error.code() in _REFUSED:
-            self._refused = error.str()
+            self._note(error)
         self._tell(error)
 
     def latest(self) -> str:
@@ -53,10 +76,17 @@ class Troubles:
         return self._latest
 
     def raise_refusal(self) -> None:
-        """Say that the brokers let nobody in, where they did."""
-        refused, self._refused = self._refused, None
-        if refused is not None:
-            raise RefusedError(refused)
+        """Say that the brokers let nobody in, where they have not for long enough."""
+        if self._refused is not None and self._last - self._since >= self._patience:
+            refused, self._refused = self._refused, None
+            raise refused
+
+    def _note(self, error: KafkaError) -> None:
+        now = self._clock()
+        if now - self._last > FORGET_SECONDS:
+            self._since = now
+        self._last = now
+        self._refused = RefusedError(error.str(), _REFUSED[error.code()])
 
 
 def client_settings(cluster: Cluster, troubles: Troubles) -> dict[str, Any]:
@@ -89,7 +119,7 @@ class ConfluentReader:
     def __init__(self, settings: ReadSettings, partition: int) -> None:
         self._place = (settings.topic, partition)
         self._position = -1
-        self._troubles = Troubles()
+        self._troubles = Troubles(PATIENCE_SECONDS)
         self._consumer = Consumer(
             {
                 **client_settings(settings.cluster, self._troubles),
@@ -139,7 +169,7 @@ class ConfluentReader:
             elif code in _DAMAGED:
                 damaged.append(Damaged(message.offset(), error.str()))
             elif code in _REFUSED:
-                raise RefusedError(error.str())
+                raise RefusedError(error.str(), _REFUSED[code])
             else:
                 LOG.warning("reading %s-%d: %s", *self._place, error.str())
         return records
@@ -176,11 +206,7 @@ class ConfluentLooker:
         self._admin = AdminClient(client_settings(cluster, self._troubles))
 
     def topics(self, seconds: float) -> Mapping[str, int]:
-        self._admin.poll(0)  # gets the first token, where there are any
-        try:
-            found = self._admin.list_topics(timeout=seconds).topics
-        except KafkaException as error:
-            raise self._unreachable(error) from error
+        found = self._metadata(seconds).topics
         return {name: len(topic.partitions) for name, topic in found.items() if topic.error is None}
 
     def ends(self, topic: str, partitions: int, seconds: float) -> list[Ends | None]:
@@ -215,7 +241,14 @@ class ConfluentLooker:
         self._troubles.raise_refusal()
         return [found[partition] for partition in range(partitions)]
 
-    def _unreachable(self, error: KafkaException) -> UnreachableError:
-        self._admin.poll(0)
-        self._troubles.raise_refusal()
-        return UnreachableError(self._troubles.latest() or error.args[0].str())
+    def _metadata(self, seconds: float) -> Any:
+        """What the brokers say of the cluster; asked again and again, since a refusal is only told in between."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return self._admin.list_topics(timeout=min(0.5, seconds))
+            except KafkaException as error:
+                self._admin.poll(0)
+                self._troubles.raise_refusal()
+                if time.monotonic() >= deadline:
+                    raise UnreachableError(self._troubles.latest() or error.args[0].str()) from error

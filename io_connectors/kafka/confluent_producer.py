@@ -9,7 +9,7 @@ import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException
 
 from io_connectors.delivery import Message, OnRetry
-from io_connectors.kafka.confluent import Troubles, client_settings
+from io_connectors.kafka.confluent import PATIENCE_SECONDS, Troubles, client_settings
 from io_connectors.kafka.producers import GIVE_UP_AFTER, Failed
 from io_connectors.kafka.settings import WriteSettings
 
@@ -28,7 +28,7 @@ class ConfluentProducer:
 
     def __init__(self, settings: WriteSettings, on_retry: OnRetry) -> None:
         self._topic = settings.topic
-        self._troubles = Troubles(lambda error: on_retry(KafkaException(error)))
+        self._troubles = Troubles(PATIENCE_SECONDS, lambda error: on_retry(KafkaException(error)))
         self._failed: list[tuple[KafkaError, bytes, bytes]] = []
         self._producer = confluent_kafka.Producer(
             {

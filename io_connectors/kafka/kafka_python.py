@@ -20,6 +20,7 @@ from kafka.errors import (
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from io_connectors.kafka.clients import Damaged, Ends, Fetched, OutOfRangeError, RefusedError, UnreachableError
+from io_connectors.kafka.diagnose import diagnose
 from io_connectors.kafka.security import login, msk_token
 from io_connectors.kafka.settings import Cluster, ReadSettings
 
@@ -88,9 +89,14 @@ def _consumer(cluster: Cluster, isolation: str, seconds: float) -> Any:
             allow_auto_create_topics=False,
         )
     except REFUSED as error:
-        raise RefusedError(str(error)) from error
+        raise refusal(error) from error
     except KafkaError as error:
-        raise UnreachableError(str(error)) from error
+        raise diagnose(cluster, str(error)) from error
+
+
+def refusal(error: KafkaError) -> RefusedError:
+    """The library's errors of this kind as ours."""
+    return RefusedError(str(error), "login" if isinstance(error, SaslAuthenticationFailedError) else "right")
 
 
 class KafkaPythonReader:
@@ -124,7 +130,7 @@ class KafkaPythonReader:
             except (OffsetOutOfRangeError, LogTruncationError) as error:
                 raise OutOfRangeError(str(error)) from error
             except REFUSED as error:
-                raise RefusedError(str(error)) from error
+                raise refusal(error) from error
         return _fetched(records, self._position, damaged)
 
     def close(self) -> None:

@@ -16,8 +16,8 @@ from kafka.errors import (
 )
 
 from io_connectors.delivery import Message, OnRetry
-from io_connectors.kafka.clients import RefusedError, UnreachableError
-from io_connectors.kafka.kafka_python import REFUSED, client_settings
+from io_connectors.kafka.diagnose import diagnose
+from io_connectors.kafka.kafka_python import REFUSED, client_settings, refusal
 from io_connectors.kafka.producers import GIVE_UP_AFTER, Failed
 from io_connectors.kafka.settings import WriteSettings
 
@@ -49,7 +49,7 @@ class KafkaPythonProducer:
             try:
                 future.get()
             except REFUSED as error:
-                raise RefusedError(str(error)) from error
+                raise refusal(error) from error
             except KafkaError as error:
                 failed.append(Failed(at, error, isinstance(error, _FOR_GOOD)))
         if failed:
@@ -77,6 +77,6 @@ def _connect(settings: WriteSettings) -> Any:
             allow_auto_create_topics=False,
         )
     except REFUSED as error:
-        raise RefusedError(str(error)) from error
+        raise refusal(error) from error
     except KafkaError as error:
-        raise UnreachableError(str(error)) from error
+        raise diagnose(settings.cluster, str(error)) from error

@@ -38,9 +38,8 @@ def poll(reader: PartitionReader, settings: ReadSettings, part: Part, position: 
         reader.seek(fetched.position)
         return fetched
     except RefusedError as error:
-        raise UserError(
-            f"kafka://{settings.cluster.brokers}/{settings.topic}: {error}; {how_to_get_in(settings.cluster)}"
-        ) from error
+        cluster = settings.cluster
+        raise UserError(f"kafka://{cluster.brokers}: {error}; {how_to_get_in(cluster, error.what)}") from error
 
 
 def skip(settings: ReadSettings, part: Part, position: int, held: Ends) -> Fetched | None:

@@ -95,7 +95,7 @@ class KafkaWriter:
         except RefusedError as error:
             self.close()
             cluster = self._settings.cluster
-            raise UserError(f"kafka://{cluster.brokers}: {error}; {how_to_get_in(cluster)}") from error
+            raise UserError(f"kafka://{cluster.brokers}: {error}; {how_to_get_in(cluster, error.what)}") from error
         except Exception:
             self.close()  # what is still in it would be sent beside what is sent again
             raise

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from io_connectors.kafka.clients import Refusal
 from io_connectors.kafka.settings import PASSWORD_MECHANISMS, Cluster
 from transforms.errors import UserError
 
@@ -67,15 +68,15 @@ def login(cluster: Cluster, environment: Mapping[str, str] = os.environ) -> Logi
     return Login(environment[USERNAME], environment[PASSWORD])
 
 
-def how_to_get_in(cluster: Cluster) -> str:
+def how_to_get_in(cluster: Cluster, what: Refusal) -> str:
     """What to check when brokers refuse, for messages."""
+    if what == "right":
+        return "an access control list, or a policy, must allow it"
+    if what == "certificate":
+        return "check ca=, certificate= and key=, and whether the brokers speak TLS at that port"
     if cluster.mechanism in PASSWORD_MECHANISMS:
         return f"check {f'the secret {cluster.secret}' if cluster.secret else f'{USERNAME} and {PASSWORD}'}"
-    if cluster.mechanism is not None:
-        return "check the AWS credentials, their policy (kafka-cluster:Connect) and region="
-    if cluster.security == "ssl":
-        return "check ca=, certificate= and key="
-    return "the brokers may want security=ssl or security=sasl_ssl"
+    return "check the AWS credentials, their policy (kafka-cluster:Connect) and region="
 
 
 def _from_secrets_manager(cluster: Cluster) -> Login:

@@ -15,7 +15,7 @@ from runners.local import Kafka, free_port
 from tests.integration.faults import TcpFaultProxy
 
 #: Attempts of kafka-python to connect that fail leave their sockets to the garbage collector.
-LEFT_SOCKETS = "ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"
+LEFT_SOCKETS = "ignore:.*<(socket.socket|ssl.SSLSocket):pytest.PytestUnraisableExceptionWarning"
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from io_connectors.spans import ENDLESS, Span, SpanCoder, SpanTracker
 from io_connectors.urls import parse_url
 from io_connectors.watermarks import AdvancingWatermark
 from runners.local import Kafka
+from tests.integration.kafka_topics import LEFT_SOCKETS
 from tests.integration.source_conformance import SourceConformance
 
 PARTITIONS = 3
 
-# Attempts of kafka-python to connect that fail leave their sockets to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning")
+pytestmark = pytest.mark.filterwarnings(LEFT_SOCKETS)
 
 
 @pytest.fixture(autouse=True)
