@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import errors
 
+from benchmarks import sql_sinks
 from io_connectors.delivery import BatchSink, Refused
 from io_connectors.postgresql.sink import PostgresqlSink, postgresql_sink
 from io_connectors.retry import Backoff
@@ -27,6 +28,7 @@ from runners.local import Postgres
 from runners.local.tools import run_program
 from tests.integration.faults import TcpFaultProxy
 from tests.integration.sink_conformance import EXTRA, MIDNIGHT, BatchSinkConformance, check, decided, write_all
+from tests.integration.sql_servers import kill_and_start
 from transforms.batch import TransactionBatch, concat_batches, from_rows
 from transforms.errors import UserError
 
@@ -88,8 +90,7 @@ class Subject:
         self.proxy.lose_answers(times, b"COMMIT")
 
     def restart(self) -> None:
-        self.server.kill()
-        self.server.start()
+        kill_and_start(self.server)
 
     def poisoned(self) -> TransactionBatch:
         batch = decided(0, 30)
@@ -307,21 +308,56 @@ def test_a_connection_cut_at_any_moment_loses_nothing(subject: Subject) -> None:
     done = threading.Event()
 
     def cut() -> None:
-        while not done.wait(0.1):
+        while not done.wait(0.05):
             subject.proxy.cut()
 
     cutting = threading.Thread(target=cut)
     cutting.start()
     writer = subject.sink.open(retries.append)
     try:
-        for piece in batch.pieces(100):
-            assert writer.write(piece) == []
+        while len(retries) < 5:
+            for piece in batch.pieces(100):
+                assert writer.write(piece) == []
     finally:
         done.set()
         cutting.join()
         writer.close()
     check(subject, batch)
-    assert retries
+
+
+def test_the_benchmark_measures_every_size(subject: Subject) -> None:
+    """Into an empty table, and into one that holds rows already."""
+    speeds = sql_sinks.measure(subject.server, rows=300, sizes=(50, 200))
+    assert [(speed.size, speed.held, speed.rows) for speed in speeds] == [
+        (50, 0, 300),
+        (200, 0, 300),
+        (50, 600, 300),
+        (200, 600, 300),
+    ]
+    assert all(speed.per_second > 0 and speed.again_seconds > 0 and speed.anew_seconds > 0 for speed in speeds)
+    assert sql_sinks.results_text(speeds).count("\n") == 5
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.3])
+def test_a_server_killed_in_the_middle_of_a_transaction_loses_nothing(subject: Subject, seconds: float) -> None:
+    """While it is being sent a large batch, or merges it."""
+    subject.make()
+    retries: list[Exception] = []
+    batch = decided(0, 300).rows
+    batch = pa.Table.from_batches([batch] * 200).combine_chunks().to_batches()[0]
+    ids = pa.array(np.arange(len(batch))).cast(pa.string())
+    large = TransactionBatch(batch).with_columns({"transaction_id": ids})
+    killing = threading.Timer(seconds, subject.restart)
+    writer = subject.sink.open(retries.append)
+    killing.start()
+    try:
+        while not retries:
+            assert writer.write(large) == []
+    finally:
+        killing.join()
+        writer.close()
+    assert subject.rows("SELECT count(*), count(DISTINCT transaction_id) FROM {}") == [(60_000, 60_000)]
+    assert subject.rows("SELECT rows FROM {}_batches") == [(60_000,)]
 
 
 def test_a_statement_that_waits_too_long_is_tried_again(subject: Subject) -> None:

@@ -24,6 +24,7 @@ from runners.local import S3, Postgres
 from tests.integration.faults import TcpFaultProxy
 from tests.integration.redshift_shim import Loader, RedshiftShim
 from tests.integration.sink_conformance import EXTRA, BatchSinkConformance, check, decided, write_all
+from tests.integration.sql_servers import kill_and_start
 from transforms.batch import TransactionBatch, concat_batches, from_rows
 from transforms.errors import UserError
 
@@ -117,8 +118,7 @@ class Subject:
         self.proxy.lose_answers(times, b"commit")
 
     def restart(self) -> None:
-        self.server.kill()
-        self.server.start()
+        kill_and_start(self.server)
 
     def poisoned(self) -> TransactionBatch:
         batch = decided(0, 30)
