@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import io
 import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any, NoReturn
 
 import apache_beam as beam
@@ -51,22 +52,32 @@ def run_until_stopped(pipeline: beam.Pipeline) -> tuple[PipelineResult, str]:
             ended.append(error)
 
     waiting = threading.Thread(target=wait, name="pipeline", daemon=True)
-    waiting.start()
-    try:
-        while waiting.is_alive():
-            waiting.join(0.5)
-    except KeyboardInterrupt:
-        _stop(result, waiting)
-        return result, PipelineState.DONE
+    with redirect_stderr(_Logged()):
+        waiting.start()
+        try:
+            while waiting.is_alive():
+                waiting.join(0.5)
+        except KeyboardInterrupt:
+            _stop(result, waiting)
+            return result, PipelineState.DONE
     if isinstance(ended[0], Exception):
         raise ended[0]
     return result, str(ended[0])
 
 
+class _Logged(io.TextIOBase):
+    """Takes what Beam's workers print when a bundle fails, tracebacks of many lines, to where errors are logged."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            _LOGGER.error("%s", text.rstrip())
+        return len(text)
+
+
 def _stop(result: PipelineResult, waiting: threading.Thread) -> None:
     """Cancel the pipeline. Its threads find their connections closed, which says nothing to whoever stopped it."""
-    threading.excepthook = lambda args: _LOGGER.debug("%s ended: %s", args.thread, args.exc_value)
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    _LOGGER.setLevel(logging.CRITICAL)
     try:
         result.cancel()
     except Exception as error:
