@@ -1,9 +1,5 @@
-"""What runs: the fraud pipeline and its command, and training."""
+"""What runs: the fraud pipeline and its command, the producer, and training."""
 
 from __future__ import annotations
 
-import logging
-
-# Beam says on import that Google's packages are absent. Nothing here needs them, and it is the first thing a
-# newcomer would read.
-logging.getLogger().addFilter(lambda record: not str(record.msg).startswith("apitools not found"))
+import transforms as transforms  # before Beam: it keeps Beam from saying what no user needs to know
