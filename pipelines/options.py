@@ -26,14 +26,22 @@ _EPILOG = """\
 Any flag of Beam and its runners may stand among these (--direct_num_workers=2, --flink_master=HOST:PORT) and is
 passed on as it is. A flag that neither has is refused.
 
-URLs are scheme:path?name=value, and a bare path is a file:
+URLs are scheme:path?name=value, and a bare path is a file. Sources:
   simulator:?customers=5000&days=60&seed=7
       made-up transactions; also terminals= and rate= (a second)
-  file:PATTERN
-      to read: CSV, JSON lines or Parquet, by its ending or ?format=; .gz and .zst too; *, ** and ? stand for many files
-  file:PATH
-      to write: a directory of Parquet for decisions, a file of JSON lines for alerts and dead letters
+  file:PATTERN, s3://bucket/pattern
+      CSV, JSON lines or Parquet, by its ending or ?format=; .gz and .zst too; *, ** and ? stand for many files
+  kafka://host:port/topic, kinesis://stream
+      JSON; start= and until= earliest, latest or a moment; without an end, Ctrl-C stops the run
+Sinks:
+  file:PATH, s3://bucket/prefix
+      Parquet for decisions, JSON lines for alerts and dead letters
+  postgresql://user@host/database/schema/table, redshift://cluster/database/schema/table, dynamodb://table
+      decisions, one row a transaction however often it is written
+  lambda://function, sns:ARN, sqs://queue, kafka://host:port/topic, kinesis://stream
+      alerts; all but the first two take dead letters too, the last two decisions
 They hold no passwords: those come from the environment, or from where a service's own client looks for them.
+docs/connectors.md has every parameter.
 
 Results in the output directory, unless --sink and the like send them elsewhere:
   decisions/*.parquet   every transaction with its score, decision and reasons
@@ -50,6 +58,8 @@ Examples:
       your own files: copy a shipped schema and put in your fields' names
   python -m pipelines.fraud --config fraud.toml --set policy.review=0.4
       settings and rules from a file, and another threshold for once
+  python -m pipelines.fraud --source kafka://127.0.0.1:9092/transaction-events --schema transaction-events
+      a stream
   python -m pipelines.fraud --print_config > fraud.toml
       such a file to begin with
 
