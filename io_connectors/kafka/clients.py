@@ -15,14 +15,14 @@ Int64s = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Damaged(NamedTuple):
-    """Something at an offset that the client could not read.
+    """Offsets from `first` to before `stop` that cannot be read: the broker holds other bytes than it was sent.
 
     Attributes:
-        offset: of the record, or of the first of the batch in which the producer had packed it.
         error: what the client says of it.
     """
 
-    offset: int
+    first: int
+    stop: int
     error: str
 
 

@@ -22,6 +22,7 @@ from io_connectors.kafka.clients import (
     RefusedError,
     UnreachableError,
 )
+from io_connectors.kafka.damage import end_of_damage
 from io_connectors.kafka.security import login, msk_token
 from io_connectors.kafka.settings import Cluster, ReadSettings
 
@@ -38,6 +39,7 @@ _REFUSED: dict[int, Refusal] = {
 }
 #: Seconds for which a client at work bears to be refused, and after which an old refusal is no part of a new one.
 PATIENCE_SECONDS, FORGET_SECONDS = 30.0, 10.0
+PROBE_SECONDS = 2.0
 _SPEC: Any = OffsetSpec  # whose methods have no types
 _NOTHING = np.empty(0, dtype=np.int64)
 
@@ -131,6 +133,7 @@ class ConfluentReader:
                 "isolation.level": settings.isolation,
                 "check.crcs": True,
                 "fetch.wait.max.ms": 100,
+                "fetch.error.backoff.ms": 100,
                 "queued.max.messages.kbytes": 16_384,
             }
         )
@@ -146,8 +149,8 @@ class ConfluentReader:
         damaged: list[Damaged] = []
         if any(message.error() is not None for message in messages):
             messages = self._sort_out(messages, damaged)
-        if messages:
-            self._position = max(self._position, messages[-1].offset() + 1)
+        elif messages:
+            self._position = messages[-1].offset() + 1
         return _fetched(messages, self._position, damaged)
 
     def close(self) -> None:
@@ -160,6 +163,7 @@ class ConfluentReader:
             error = message.error()
             if error is None:
                 records.append(message)
+                self._position = message.offset() + 1
                 continue
             code = error.code()
             if code == KafkaError._PARTITION_EOF:
@@ -167,12 +171,26 @@ class ConfluentReader:
             elif code in _OUT_OF_RANGE:
                 raise OutOfRangeError(error.str())
             elif code in _DAMAGED:
-                damaged.append(Damaged(message.offset(), error.str()))
+                damaged.append(self._skip_damage(error.str()))
+                break  # what was fetched behind it is fetched again
             elif code in _REFUSED:
                 raise RefusedError(error.str(), _REFUSED[code])
             else:
                 LOG.warning("reading %s-%d: %s", *self._place, error.str())
         return records
+
+    def _skip_damage(self, error: str) -> Damaged:
+        first = self._position
+        self.seek(end_of_damage(first, lambda offset: self._error_at(offset) == error))
+        return Damaged(first, self._position, error)
+
+    def _error_at(self, offset: int) -> str | None:
+        """What is wrong with what an offset lies in; None when nothing is, or nobody can tell."""
+        self._consumer.assign([TopicPartition(*self._place, offset)])
+        self._position = -1
+        message = self._consumer.poll(PROBE_SECONDS)
+        error = None if message is None else message.error()
+        return None if error is None else error.str()
 
 
 def _fetched(messages: Sequence[Any], position: int, damaged: Sequence[Damaged]) -> Fetched:

@@ -20,12 +20,14 @@ from kafka.errors import (
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from io_connectors.kafka.clients import Damaged, Ends, Fetched, OutOfRangeError, RefusedError, UnreachableError
+from io_connectors.kafka.damage import end_of_damage
 from io_connectors.kafka.diagnose import diagnose
 from io_connectors.kafka.security import login, msk_token
 from io_connectors.kafka.settings import Cluster, ReadSettings
 
 REFUSED = (SaslAuthenticationFailedError, AuthorizationError)
 _CONNECT_SECONDS = 5.0
+PROBE_SECONDS = 2.0
 
 
 class _MskTokens(AbstractTokenProvider):  # type: ignore[misc]  # the library has no types
@@ -125,8 +127,7 @@ class KafkaPythonReader:
                 records += self._consumer.poll(int(left * 1000) + 1, most - len(records)).get(self._place, ())
                 self._position = self._consumer.position(self._place, timeout_ms=0)
             except CorruptRecordError as error:
-                damaged.append(Damaged(self._position, str(error)))
-                self.seek(self._position + 1)
+                damaged.append(self._skip_damage(str(error)))
             except (OffsetOutOfRangeError, LogTruncationError) as error:
                 raise OutOfRangeError(str(error)) from error
             except REFUSED as error:
@@ -136,6 +137,21 @@ class KafkaPythonReader:
     def close(self) -> None:
         if self._consumer is not None:
             self._consumer.close()
+
+    def _skip_damage(self, error: str) -> Damaged:
+        first = self._position
+        self.seek(end_of_damage(first, lambda offset: self._error_at(offset) == error))
+        return Damaged(first, self._position, error)
+
+    def _error_at(self, offset: int) -> str | None:
+        """What is wrong with what an offset lies in; None when nothing is, or nobody can tell."""
+        self._consumer.seek(self._place, offset)
+        self._position = -1
+        try:
+            self._consumer.poll(int(PROBE_SECONDS * 1000), 1)
+        except KafkaError as error:
+            return str(error)
+        return None
 
     def _connect(self) -> bool:
         """Have a consumer; whether there is one. Later the library connects again by itself."""

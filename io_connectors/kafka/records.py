@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from io_connectors.kafka.clients import Fetched
+from io_connectors.kafka.clients import Damaged, Fetched
 from transforms.dead_letters import DeadLetter, safe_payload
 from transforms.raw_batch import RawBatch
 
@@ -23,7 +23,7 @@ def raw_batch(source: str, fetched: Fetched, bound: int, ingest_time: int) -> Ra
     offsets, values, keys = fetched.offsets[:count], fetched.values[:count], fetched.keys[:count]
     headers = fetched.headers[:count] if fetched.headers else None
     timestamps = np.where(fetched.timestamps < 0, ingest_time, fetched.timestamps)[:count]
-    rejected = [_damaged(source, *damage) for damage in fetched.damaged if damage.offset < bound]
+    rejected = [_damaged(source, damage, bound) for damage in fetched.damaged if damage.first < bound]
     rejected += [_lost(source, lost.first, min(lost.stop, bound)) for lost in fetched.lost]
     if None in values:
         rejected += [_no_value(source, int(offsets[at]), keys[at]) for at in range(count) if values[at] is None]
@@ -54,14 +54,15 @@ def _no_value(source: str, offset: int, key: bytes | None) -> DeadLetter:
     )
 
 
-def _damaged(source: str, offset: int, error: str) -> DeadLetter:
+def _damaged(source: str, damage: Damaged, bound: int) -> DeadLetter:
+    stop = min(damage.stop, bound)
     return DeadLetter(
         stage="read",
         reason="damaged",
-        error=f"the client could not read the record, or the batch that begins here: {error}",
+        error=f"offsets {damage.first} to {stop - 1}, {stop - damage.first} in all, cannot be read: {damage.error}",
         payload="",
         source=source,
-        position=offset,
+        position=damage.first,
     )
 
 
