@@ -11,11 +11,11 @@ import contextlib
 import io
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import feature_state, handbook, main_job
+from benchmarks import dynamodb_sink, feature_state, handbook, main_job, sql_sinks
 from benchmarks.report import machine_facts, table, write_whole
 from io_connectors.simulation import Simulation
 from transforms.errors import UserError
@@ -71,6 +71,10 @@ def measure_all(data: Path | None, quick: bool) -> tuple[str, Mapping[str, bytes
         feature_state.results_text(state),
         "![Cost of a row against the rows passed](plots/cost_of_a_row.png)",
         "![Bytes for each live transaction](plots/bytes_of_a_transaction.png)",
+        "## PostgreSQL: `python -m benchmarks.sql_sinks`",
+        _or_why_not(lambda: sql_sinks.results_text(sql_sinks.measure_here(sql_sinks.ROWS // (10 if quick else 1)))),
+        "## DynamoDB: `python -m benchmarks.dynamodb_sink`",
+        _or_why_not(lambda: dynamodb_sink.results_text(dynamodb_sink.measure_locally())),
         "## Models: `python -m benchmarks.handbook --data FILE`",
         _handbook_text(data),
         f"All of this took {time.monotonic() - started:.0f} s.",
@@ -81,6 +85,14 @@ def measure_all(data: Path | None, quick: bool) -> tuple[str, Mapping[str, bytes
         "bytes_of_a_transaction.png": feature_state.bytes_plot(state),
     }
     return "\n\n".join(parts) + "\n", plots
+
+
+def _or_why_not(measured: Callable[[], str]) -> str:
+    """What was measured, or what this machine lacks for it."""
+    try:
+        return measured()
+    except UserError as error:
+        return f"Not measured: {error}"
 
 
 def _handbook_text(data: Path | None) -> str:

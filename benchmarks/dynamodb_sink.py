@@ -18,20 +18,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
 from benchmarks.report import table
+from benchmarks.traffic import decisions
 from io_connectors.dynamodb.calls import Call, insert, put_each, replace
 from io_connectors.dynamodb.table import Table, make_ready
 from io_connectors.dynamodb.writer import ItemWriter
 from io_connectors.retry import Backoff
 from runners.local import DynamoDb, free_port
-from transforms.batch import EVENT_TIME, TransactionBatch
+from transforms.batch import TransactionBatch
 from transforms.errors import UserError
 
 ROWS = 5_000
-FEATURES = 15
 IN_FLIGHT = (1, 8)
 WAYS: Mapping[str, Call] = {
     "first stands (PartiQL INSERT, 25 a call)": insert,
@@ -59,30 +56,9 @@ class Speed:
     again_per_second: float
 
 
-def decisions(rows: int) -> TransactionBatch:
-    """Decided transactions with the pipeline's columns; each item has less than a kilobyte, so costs one write unit."""
-    numbers = np.arange(rows)
-    features = {f"customer_amount_mean_{n}d": pa.array(numbers / (n + 7)) for n in range(FEATURES)}
-    columns = {
-        "transaction_id": pa.array([f"{n:012}" for n in numbers]),
-        "event_time": pa.array(1_767_225_600_000_000 + numbers * 1_000_000, EVENT_TIME),
-        "customer_id": pa.array([f"c{n % 5_000}" for n in numbers]),
-        "terminal_id": pa.array([f"m{n % 10_000}" for n in numbers]),
-        "amount_minor": pa.array(100 + numbers % 100_000),
-        "late": pa.array(np.zeros(rows, dtype=np.bool_)),
-        **features,
-        "score": pa.array(numbers / rows),
-        "model_id": pa.repeat("handbook-49a57abca78a", rows),
-        "feature_set": pa.repeat("94828c4470086fb8", rows),
-        "decision": pa.repeat("approve", rows),
-        "reasons": pa.array([[]] * rows, pa.list_(pa.string())),
-    }
-    return TransactionBatch(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)))
-
-
 def measure(server: DynamoDb, rows: int = ROWS, in_flight: Sequence[int] = IN_FLIGHT) -> list[Speed]:
     """Write the same rows in every way, each time into a new table of a server that runs."""
-    batch = decisions(rows)
+    batch = decisions(0, rows)
     _measure(server, "warm-up", insert, max(in_flight), batch)
     return [_measure(server, way, call, at_once, batch) for way, call in WAYS.items() for at_once in in_flight]
 

@@ -20,22 +20,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
 from benchmarks.report import spread, table
+from benchmarks.traffic import decisions
 from io_connectors.postgresql.sink import postgresql_sink
 from io_connectors.sinks import DECISION_SINKS
 from io_connectors.urls import parse_url
 from runners.local import Postgres, free_port
-from transforms.batch import EVENT_TIME, TransactionBatch
 from transforms.errors import UserError
 
 SIZES = (100, 1_000, 10_000, 50_000)
 ROWS = 400_000
 MOST_BATCHES = 400  # of a run: small batches need not write as many rows to be measured as large ones
-FEATURES = 15
-_START = 1_767_225_600_000_000  # 2026-01-01, in microseconds
 
 
 @dataclass(frozen=True)
@@ -64,29 +59,6 @@ class Speed:
     def per_second(self) -> float:
         """Rows written in a second."""
         return self.rows / sum(self.seconds)
-
-
-def decisions(first: int, rows: int) -> TransactionBatch:
-    """Decided transactions, numbered from `first`, with the columns that the pipeline gives them."""
-    random, numbers = np.random.default_rng(first), np.arange(first, first + rows)
-    flagged = random.random(rows) < 0.01
-    reasons = [["amount: amount is 176.45, typically 45.22", "night: whether it is night is 1, typically 0"], []]
-    columns = {
-        "transaction_id": pa.array(numbers).cast(pa.string()),
-        "event_time": pa.array(_START + numbers * 1_000_000, EVENT_TIME),
-        "customer_id": pa.array(random.integers(0, 5_000, rows)).cast(pa.string()),
-        "terminal_id": pa.array(random.integers(0, 10_000, rows)).cast(pa.string()),
-        "amount_minor": pa.array(random.integers(100, 20_000, rows)),
-        "is_fraud": pa.array(flagged.astype(np.int8)),
-        "late": pa.array(np.zeros(rows, dtype=np.bool_)),
-        **{f"customer_amount_mean_{n}d": pa.array(random.random(rows) * 100) for n in range(1, FEATURES + 1)},
-        "score": pa.array(np.round(random.random(rows), 9)),
-        "model_id": pa.repeat("handbook-49a57abca78a", rows),
-        "feature_set": pa.repeat("94828c4470086fb8", rows),
-        "decision": pa.array(np.where(flagged, "review", "approve")),
-        "reasons": pa.array(reasons, pa.list_(pa.string())).take(pa.array(np.where(flagged, 0, 1))),
-    }
-    return TransactionBatch(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)))
 
 
 def measure_here(rows: int = ROWS) -> list[Speed]:

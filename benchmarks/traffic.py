@@ -1,4 +1,4 @@
-"""Made-up transactions of a fixed rate: however long they go on, the open windows hold the same number of them."""
+"""Made-up transactions of a fixed rate, whose open windows always hold the same number of them; and decided ones."""
 
 from __future__ import annotations
 
@@ -58,3 +58,29 @@ class Traffic:
         }
         schema = pa.schema(CANONICAL_FIELDS)
         return TransactionBatch(pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema))
+
+
+def decisions(first: int, rows: int, features: int = 15) -> TransactionBatch:
+    """Decided transactions, numbered from `first`, with the columns that the pipeline gives them.
+
+    As wide as the default job's: fifteen features, and reasons for one in a hundred.
+    """
+    random, numbers = np.random.default_rng(first), np.arange(first, first + rows)
+    flagged = random.random(rows) < 0.01
+    reasons = [["amount: amount is 176.45, typically 45.22", "night: whether it is night is 1, typically 0"], []]
+    columns = {
+        "transaction_id": pa.array(numbers).cast(pa.string()),
+        "event_time": pa.array(START + numbers * 1_000_000, EVENT_TIME),
+        "customer_id": pa.array(random.integers(0, 5_000, rows)).cast(pa.string()),
+        "terminal_id": pa.array(random.integers(0, 10_000, rows)).cast(pa.string()),
+        "amount_minor": pa.array(random.integers(100, 20_000, rows)),
+        "is_fraud": pa.array(flagged.astype(np.int8)),
+        "late": pa.array(np.zeros(rows, dtype=np.bool_)),
+        **{f"customer_amount_mean_{n}d": pa.array(random.random(rows) * 100) for n in range(1, features + 1)},
+        "score": pa.array(np.round(random.random(rows), 9)),
+        "model_id": pa.repeat("handbook-49a57abca78a", rows),
+        "feature_set": pa.repeat("94828c4470086fb8", rows),
+        "decision": pa.array(np.where(flagged, "review", "approve")),
+        "reasons": pa.array(reasons, pa.list_(pa.string())).take(pa.array(np.where(flagged, 0, 1))),
+    }
+    return TransactionBatch(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)))

@@ -58,7 +58,7 @@ Examples:
       your own files: copy a shipped schema and put in your fields' names
   python -m pipelines.fraud --config fraud.toml --set policy.review=0.4
       settings and rules from a file, and another threshold for once
-  python -m pipelines.fraud --source kafka://127.0.0.1:9092/transaction-events --schema transaction-events
+  python -m pipelines.fraud --source kafka://broker:9092/tx --schema bank.toml
       a stream
   python -m pipelines.fraud --print_config > fraud.toml
       such a file to begin with

@@ -15,6 +15,7 @@ from boto3.dynamodb.types import TypeDeserializer
 from botocore.exceptions import ClientError
 
 from benchmarks import dynamodb_sink as dynamodb_sink_benchmark
+from benchmarks.traffic import decisions
 from io_connectors.delivery import Refused
 from io_connectors.dynamodb.calls import Row, insert, put_each
 from io_connectors.dynamodb.items import item_bytes, items_of
@@ -387,4 +388,4 @@ def test_the_benchmark_writes_in_every_way(dynamodb: DynamoDb) -> None:
     }
     assert all(speed.per_second > 0 and speed.cpu_microseconds > 0 for speed in speeds)
     assert dynamodb_sink_benchmark.results_text(speeds).count("\n") == 7
-    assert 500 < item_bytes(next(items_of(dynamodb_sink_benchmark.decisions(10)))) < 1_024
+    assert 500 < item_bytes(next(items_of(decisions(0, 10)))) < 1_024
