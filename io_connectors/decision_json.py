@@ -72,8 +72,10 @@ def values_as_json(column: pa.Array) -> pa.Array:
         text = pc.if_else(pc.is_finite(column), column.cast(pa.string()), None)
     elif pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
         text = column.cast(pa.string())
-    elif pa.types.is_list(column.type) and column.null_count == 0 and not len(column.flatten()):
-        text = pa.repeat("[]", len(column))  # most decisions have no reasons
+    elif pa.types.is_list(column.type):
+        full = pc.fill_null(pc.not_equal(pc.list_value_length(column), 0), True)
+        # Most decisions have no reasons; those that have some are few.
+        text = pc.replace_with_mask(pa.repeat("[]", len(column)), full, _one_by_one(column.filter(full).to_pylist()))
     else:
         return _one_by_one(column.to_pylist())
     return pc.fill_null(text, _NULL)

@@ -16,6 +16,8 @@ from io_connectors.kafka.settings import WriteSettings, write_settings
 from io_connectors.urls import ConnectorUrl
 from transforms.batch import TransactionBatch
 
+_PIECE_ROWS = 10_000  # columns of text that fit the processor's cache are twice as fast
+
 
 @dataclass(frozen=True)
 class KafkaSink:
@@ -50,7 +52,8 @@ class _DecisionWriter:
         self._writer = writer
 
     def write(self, batch: TransactionBatch) -> Sequence[Refused]:
-        return self._writer.write(decision_messages(batch))
+        pieces = map(decision_messages, batch.pieces(_PIECE_ROWS))
+        return self._writer.write([message for piece in pieces for message in piece])
 
     def close(self) -> None:
         self._writer.close()
