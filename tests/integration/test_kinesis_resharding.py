@@ -52,13 +52,17 @@ class Producer(threading.Thread):
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
+        client = self.subject.server.client()
         try:
             while not self._stop_asked.is_set():
-                self.subject.put([(f"key-{key}", b"%d/%d" % (key, self.rounds)) for key in range(KEYS)])
+                records = [{"PartitionKey": f"k{key}", "Data": b"%d/%d" % (key, self.rounds)} for key in range(KEYS)]
+                assert client.put_records(StreamName=self.subject.stream, Records=records)["FailedRecordCount"] == 0
                 self.rounds += 1
-                time.sleep(0.02)
+                time.sleep(0.03)
         except BaseException as error:
             self.failure = error
+        finally:
+            client.close()
 
     def stop(self) -> None:
         """Have all of it in the stream."""
