@@ -11,9 +11,10 @@ import contextlib
 import io
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 
 from benchmarks import dynamodb_sink, feature_state, handbook, main_job, sql_sinks
 from benchmarks.report import machine_facts, table, write_whole
@@ -21,6 +22,11 @@ from io_connectors.simulation import Simulation
 from transforms.errors import UserError
 
 HERE = Path(__file__).parent
+#: What is measured against a server: the section's title, the module, and its function that starts the server.
+WITH_SERVERS: Mapping[str, tuple[ModuleType, str]] = {
+    "## PostgreSQL: `python -m benchmarks.sql_sinks`": (sql_sinks, "measure_here"),
+    "## DynamoDB: `python -m benchmarks.dynamodb_sink`": (dynamodb_sink, "measure_locally"),
+}
 #: A tenth of the people make a tenth of the transactions.
 QUICK_SIMULATION = Simulation(customers=500, terminals=1_000, days=157, start=main_job.SIMULATION.start)
 
@@ -71,10 +77,7 @@ def measure_all(data: Path | None, quick: bool) -> tuple[str, Mapping[str, bytes
         feature_state.results_text(state),
         "![Cost of a row against the rows passed](plots/cost_of_a_row.png)",
         "![Bytes for each live transaction](plots/bytes_of_a_transaction.png)",
-        "## PostgreSQL: `python -m benchmarks.sql_sinks`",
-        _or_why_not(lambda: sql_sinks.results_text(sql_sinks.measure_here(sql_sinks.ROWS // (10 if quick else 1)))),
-        "## DynamoDB: `python -m benchmarks.dynamodb_sink`",
-        _or_why_not(lambda: dynamodb_sink.results_text(dynamodb_sink.measure_locally())),
+        *[text for title in WITH_SERVERS for text in (title, _with_a_server(title, quick))],
         "## Models: `python -m benchmarks.handbook --data FILE`",
         _handbook_text(data),
         f"All of this took {time.monotonic() - started:.0f} s.",
@@ -87,12 +90,14 @@ def measure_all(data: Path | None, quick: bool) -> tuple[str, Mapping[str, bytes
     return "\n\n".join(parts) + "\n", plots
 
 
-def _or_why_not(measured: Callable[[], str]) -> str:
-    """What was measured, or what this machine lacks for it."""
+def _with_a_server(title: str, quick: bool) -> str:
+    """What was measured against a server started for it, or what this machine lacks for that."""
+    module, measure = WITH_SERVERS[title]
     try:
-        return measured()
+        text: str = module.results_text(getattr(module, measure)(module.ROWS // (10 if quick else 1)))
     except UserError as error:
         return f"Not measured: {error}"
+    return text
 
 
 def _handbook_text(data: Path | None) -> str:

@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from benchmarks.timed import run_timed
 from benchmarks.traffic import Traffic
 from io_connectors.simulation import Simulation
 from transforms.durations import DAY, HOUR
+from transforms.errors import UserError
 from transforms.shard_state import LOG_SLACK
 
 SMALL = Traffic(customers=5, terminals=10, per_day=200)
@@ -161,12 +163,18 @@ def test_too_few_rows_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+def no_server(*_: object) -> NoReturn:
+    raise UserError("there is no server")
+
+
 def test_the_page_says_all_and_betrays_nothing(
     found: FeatureState, runs: list[JobRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page has every subject, the versions and pictures that exist, and no path of the machine."""
     monkeypatch.setattr(main_job, "measure", lambda *_: runs)
     monkeypatch.setattr(feature_state, "measure", lambda *_, **__: found)
+    for module, measure in everything.WITH_SERVERS.values():
+        monkeypatch.setattr(module, measure, no_server)
     monkeypatch.setattr(everything, "HERE", tmp_path)
     assert everything.main(["--quick"]) == 0
     assert not list(tmp_path.iterdir()), "a quick look leaves the published page alone"
@@ -178,6 +186,7 @@ def test_the_page_says_all_and_betrays_nothing(
     for course in (*found.histories, *found.stages, *found.extremes):
         assert f"| {course.subject} |" in page
     assert "943 transactions of the simulator" in page
+    assert page.count("Not measured: there is no server") == len(everything.WITH_SERVERS)
     assert all(f"| {name} | " in page for name in ("cores", "memory", "Python", *report.PACKAGES))
     for place in (tmp_path, Path.cwd(), Path.home(), Path(sys.prefix)):
         assert f"{place}/" not in page
