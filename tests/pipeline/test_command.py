@@ -502,7 +502,10 @@ def finished(base: Run, tmp_path: Path) -> Iterator[Path]:
         (["--sorce", "x"], "--sorce is a flag of neither this program nor Beam; did you mean --source?"),
         (["--set", "polcy.review=0.5"], "polcy.review is not a setting; did you mean policy"),
         (["--set", "policy.review=2"], "policy.review must be a number above 0"),
-        (["--source", "kafak:topic"], "unknown scheme 'kafak'; known are file, kafka, kinesis, s3, simulator; did you mean kafka?"),
+        (
+            ["--source", "kafak:topic"],
+            "unknown scheme 'kafak'; known are file, kafka, kinesis, s3, simulator; did you mean kafka?",
+        ),
         (["--source", "DATA/day.cvs"], "no file of that name; did you mean day.csv?"),
         (["--source", "DATA/*.orc"], "no file of that name"),
         (["--source", "DATA"], "is a directory; say which files"),
