@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.pvalue import PBegin, PCollection
@@ -27,11 +27,14 @@ class Source:
         read: root of a pipeline to `RawBatch`es.
         bounded: whether it ends.
         files: those that will be read; of a bucket that is watched the pattern that more will match.
+        commit: where the source keeps the offsets of a group: told what was read and what every sink holds, it moves
+            them on; see `io_connectors.kafka.commit`.
     """
 
     read: beam.PTransform[PBegin, PCollection[RawBatch]]
     bounded: bool
     files: tuple[str, ...] = ()
+    commit: beam.PTransform[Any, Any] | None = None
 
 
 class _Kind(NamedTuple):
@@ -53,11 +56,13 @@ def _open_files(text: str, schema: Schema, batch_rows: int) -> Source:
 
 def _open_kafka(text: str, schema: Schema, batch_rows: int) -> Source:
     from io_connectors.kafka.check import check_source
+    from io_connectors.kafka.commit import CommitOffsets
     from io_connectors.kafka.read import ReadKafka
 
     settings = read_settings(parse_url(text, SOURCES), batch_rows)
     check_source(settings)
-    return Source(ReadKafka(settings), settings.bounded)
+    commit = CommitOffsets(settings) if settings.group else None
+    return Source(ReadKafka(settings), settings.bounded, commit=commit)
 
 
 def _open_kinesis(text: str, schema: Schema, batch_rows: int) -> Source:

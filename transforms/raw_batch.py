@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import msgspec
@@ -14,6 +14,19 @@ import pyarrow as pa
 from transforms.dead_letters import DeadLetter
 
 Headers = tuple[tuple[str, bytes], ...]
+
+
+class Reach(NamedTuple):
+    """Which positions of its source a batch accounts for, those among them that hold no record.
+
+    Attributes:
+        begin: where reading of the source began.
+        first, stop: from here to before there.
+    """
+
+    begin: int
+    first: int
+    stop: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +44,7 @@ class RawBatch:
         headers: each record's headers, where the source has headers and a record of the batch some.
         timestamps: int64 array, when the source took each record in, in microseconds since 1970; None where it
             does not say.
+        reach: which positions it accounts for, where somebody wants to know how far all of them have come.
 
     Exactly one of `payloads` and `columns` is given, and it is as long as `positions`.
     """
@@ -44,6 +58,7 @@ class RawBatch:
     keys: Sequence[bytes | None] | None = None
     headers: Sequence[Headers] | None = None
     timestamps: np.ndarray[Any, np.dtype[np.int64]] | None = None
+    reach: Reach | None = None
 
     def __len__(self) -> int:
         return len(self.positions) + len(self.rejected)
@@ -62,6 +77,7 @@ class _Wire(msgspec.Struct, array_like=True):
     keys: Sequence[bytes | None] | None
     headers: Sequence[Headers] | None
     timestamps: bytes | None
+    reach: Reach | None = None
 
 
 class RawBatchCoder(beam.coders.Coder):
@@ -89,6 +105,7 @@ class RawBatchCoder(beam.coders.Coder):
                 value.keys,
                 value.headers,
                 None if value.timestamps is None else _packed(value.timestamps),
+                value.reach,
             )
         )
 
@@ -109,6 +126,7 @@ class RawBatchCoder(beam.coders.Coder):
             keys=wire.keys,
             headers=wire.headers,
             timestamps=None if wire.timestamps is None else _unpacked(wire.timestamps),
+            reach=wire.reach,
         )
 
     def is_deterministic(self) -> bool:

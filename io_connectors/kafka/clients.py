@@ -134,3 +134,21 @@ class TopicLooker(Protocol):
 
     def close(self) -> None:
         """Let go of the connection."""
+
+
+class CommitError(Exception):
+    """A group's offsets could not be committed."""
+
+
+class GroupCommitter(Protocol):
+    """An open connection that commits offsets in the name of a group that nobody is a member of."""
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Commit for each partition the offset that comes next.
+
+        Raises:
+            CommitError: the brokers did not take it.
+        """
+
+    def close(self) -> None:
+        """Let go of the connection."""

@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec  # confluent_kafka.admin has it too, but mypy is not told
 
 from io_connectors.kafka.clients import (
+    CommitError,
     Damaged,
     Ends,
     Fetched,
@@ -270,3 +271,30 @@ class ConfluentLooker:
                 self._troubles.raise_refusal()
                 if time.monotonic() >= deadline:
                     raise UnreachableError(self._troubles.latest() or error.args[0].str()) from error
+
+
+class ConfluentCommitter:
+    """See `GroupCommitter`."""
+
+    def __init__(self, settings: ReadSettings) -> None:
+        self._topic = settings.topic
+        self._consumer = Consumer(
+            {
+                **client_settings(settings.cluster, Troubles()),
+                "group.id": settings.group,
+                "enable.auto.commit": False,
+            }
+        )
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        places = [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
+        try:
+            answers = self._consumer.commit(offsets=places, asynchronous=False)
+        except KafkaException as error:
+            raise CommitError(error.args[0].str()) from error
+        failed = [f"partition {each.partition}: {each.error}" for each in answers if each.error is not None]
+        if failed:
+            raise CommitError("; ".join(failed))
+
+    def close(self) -> None:
+        self._consumer.close()

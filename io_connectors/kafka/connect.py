@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from io_connectors.kafka.clients import Ends, PartitionReader, TopicLooker, UnreachableError
+from io_connectors.kafka.clients import Ends, GroupCommitter, PartitionReader, TopicLooker, UnreachableError
 from io_connectors.kafka.pool import Pool
 from io_connectors.kafka.settings import Cluster, ReadSettings
 
 READERS: Pool[PartitionReader] = Pool()
 LOOKERS: Pool[TopicLooker] = Pool()
+COMMITTERS: Pool[GroupCommitter] = Pool()
 
 
 def open_reader(settings: ReadSettings, partition: int) -> PartitionReader:
@@ -36,6 +37,17 @@ def open_looker(cluster: Cluster, isolation: str) -> TopicLooker:
     from io_connectors.kafka.kafka_python import KafkaPythonLooker
 
     return KafkaPythonLooker(cluster, isolation)
+
+
+def open_committer(settings: ReadSettings) -> GroupCommitter:
+    """A connection that commits offsets in the name of the settings' group."""
+    if settings.cluster.client == "confluent":
+        from io_connectors.kafka.confluent import ConfluentCommitter
+
+        return ConfluentCommitter(settings)
+    from io_connectors.kafka.kafka_python import KafkaPythonCommitter
+
+    return KafkaPythonCommitter(settings)
 
 
 @contextmanager
@@ -61,6 +73,18 @@ def looker_of(cluster: Cluster, isolation: str) -> Iterator[TopicLooker]:
         yield looker
     finally:
         LOOKERS.put(key, looker)
+
+
+@contextmanager
+def committer_of(settings: ReadSettings) -> Iterator[GroupCommitter]:
+    """A connection to commit offsets with; nobody else has it meanwhile."""
+    committer = COMMITTERS.take(settings, lambda: open_committer(settings))
+    try:
+        yield committer
+    except BaseException:
+        committer.close()
+        raise
+    COMMITTERS.put(settings, committer)
 
 
 class Known(NamedTuple):

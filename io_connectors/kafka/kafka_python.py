@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import (
     AuthorizationError,
     CorruptRecordError,
@@ -19,7 +19,15 @@ from kafka.errors import (
 )
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
-from io_connectors.kafka.clients import Damaged, Ends, Fetched, OutOfRangeError, RefusedError, UnreachableError
+from io_connectors.kafka.clients import (
+    CommitError,
+    Damaged,
+    Ends,
+    Fetched,
+    OutOfRangeError,
+    RefusedError,
+    UnreachableError,
+)
 from io_connectors.kafka.damage import end_of_damage
 from io_connectors.kafka.diagnose import diagnose
 from io_connectors.kafka.security import login, msk_token
@@ -219,6 +227,29 @@ class KafkaPythonLooker:
         if self._consumer is None:
             self._consumer = _consumer(self._cluster, self._isolation, seconds)
         return self._consumer
+
+
+class KafkaPythonCommitter:
+    """See `GroupCommitter`."""
+
+    def __init__(self, settings: ReadSettings) -> None:
+        self._settings = settings
+        self._consumer: Any = None
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        topic = self._settings.topic
+        places = {TopicPartition(topic, at): OffsetAndMetadata(offset, "", -1) for at, offset in offsets.items()}
+        try:
+            if self._consumer is None:
+                group = {"group_id": self._settings.group, "enable_auto_commit": False}
+                self._consumer = KafkaConsumer(**client_settings(self._settings.cluster), **group)
+            self._consumer.commit(places, timeout_ms=int(_CONNECT_SECONDS * 1000))
+        except KafkaError as error:
+            raise CommitError(str(error)) from error
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close(autocommit=False)
 
 
 def _places(topic: str, partitions: int) -> list[Any]:

@@ -21,7 +21,7 @@ from io_connectors.kafka.records import raw_batch
 from io_connectors.kafka.settings import ReadSettings
 from io_connectors.spans import ENDLESS, Claims, Span, Spans, claim, is_done
 from io_connectors.watermarks import ADVANCING, AdvancingWatermark, watermark_of
-from transforms.raw_batch import RawBatch
+from transforms.raw_batch import RawBatch, Reach
 
 #: Seconds a poll waits for more than there is, and for which one partition is read before others get their turn. What
 #: a bundle gives leaves a streaming runner when it closes, so these are most of the source's latency.
@@ -101,8 +101,8 @@ class _ReadPart(beam.DoFn):
         with reader_of(self.settings, partition, position) as reader:
             while True:
                 fetched = poll(reader, self.settings, part, position, POLL_SECONDS)
-                position = claim(tracker, fetched.position)
-                yield from self._batch(partition, fetched, position, watermark)
+                first, position = position, claim(tracker, fetched.position)
+                yield from self._batch(partition, fetched, Reach(part[2], first, position), watermark)
                 if deadline <= self.now():
                     position = claim(tracker, ENDLESS)
                 if is_done(tracker, position):
@@ -114,12 +114,14 @@ class _ReadPart(beam.DoFn):
         tracker.defer_remainder(None if len(fetched) else Duration(IDLE_PAUSE))
 
     def _batch(
-        self, partition: int, fetched: Fetched, bound: int, watermark: AdvancingWatermark
+        self, partition: int, fetched: Fetched, reach: Reach, watermark: AdvancingWatermark
     ) -> Iterator[TimestampedValue[RawBatch]]:
         """What of a poll was claimed, at the time of its oldest record."""
-        now = self.now()
-        batch = raw_batch(f"{self.settings.topic}-{partition}", fetched, bound, now)
-        if not len(batch):
+        now, bound = self.now(), reach.stop
+        # Only who commits offsets wants to know of those that hold no record.
+        told = None if self.settings.group is None or reach.first == reach.stop else reach
+        batch = raw_batch(f"{self.settings.topic}-{partition}", fetched, bound, now, told)
+        if not len(batch) and told is None:
             return
         self.records.inc(len(batch.positions))
         self.missing.inc(sum(min(lost.stop, bound) - lost.first for lost in fetched.lost))

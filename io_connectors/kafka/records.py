@@ -6,10 +6,10 @@ import numpy as np
 
 from io_connectors.kafka.clients import Damaged, Fetched
 from transforms.dead_letters import DeadLetter, safe_payload
-from transforms.raw_batch import RawBatch
+from transforms.raw_batch import RawBatch, Reach
 
 
-def raw_batch(source: str, fetched: Fetched, bound: int, ingest_time: int) -> RawBatch:
+def raw_batch(source: str, fetched: Fetched, bound: int, ingest_time: int, reach: Reach | None = None) -> RawBatch:
     """The records before offset `bound`. Those without a value and what could not be read are among its rejected.
 
     Example:
@@ -40,6 +40,7 @@ def raw_batch(source: str, fetched: Fetched, bound: int, ingest_time: int) -> Ra
         keys=keys,
         headers=headers,
         timestamps=timestamps,
+        reach=reach,
     )
 
 
