@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from io_connectors.delivery import Message, OnRetry, Refused
+from io_connectors.aws import is_transient
+from io_connectors.delivery import Message, OnRetry, Refused, UndeliveredError
 from io_connectors.retry import Backoff
 from io_connectors.s3.objects import Location, Putter, parse_location, s3_client
 from io_connectors.urls import ConnectorUrl
@@ -62,14 +63,21 @@ class LinesWriter:
         """Put all messages as one object; none is refused.
 
         Raises:
+            UndeliveredError: S3 is out of reach and trying again has not helped.
             UserError: there is no such bucket.
-            Exception: the call failed for good.
+            Exception: the call is refused.
         """
         bodies = {message.id: message.body for message in messages}
         if bodies:
             key = self.location.key(f"messages-{_digest(bodies)}.jsonl")
             lines = b"".join(body + b"\n" for body in bodies.values())
-            self.putter.put(self.location.bucket, key, lines, _JSON_LINES)
+            try:
+                self.putter.put(self.location.bucket, key, lines, _JSON_LINES)
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                why = [Refused(at, "s3_unavailable", str(error)) for at in range(len(messages))]
+                raise UndeliveredError(why) from error
         return []
 
     def close(self) -> None:

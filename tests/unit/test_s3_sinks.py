@@ -3,8 +3,12 @@ from __future__ import annotations
 import pickle
 
 import pytest
+from botocore.exceptions import ClientError
 
-from io_connectors.s3.objects import Location, parse_location
+from io_connectors.delivery import Message, UndeliveredError
+from io_connectors.retry import Backoff
+from io_connectors.s3.message_sink import LinesWriter
+from io_connectors.s3.objects import Location, Putter, parse_location
 from io_connectors.s3.parquet_sink import days, s3_parquet_sink
 from io_connectors.sinks import DECISION_SINKS, decision_sink
 from io_connectors.urls import parse_url
@@ -82,3 +86,23 @@ def test_a_sink_travels_to_workers() -> None:
     sink = s3_parquet_sink(parse_url("s3://fraud/decisions?region=eu-west-1&flagged=f", DECISION_SINKS))
     again = pickle.loads(pickle.dumps(sink))  # noqa: S301 - what was pickled a line before
     assert (again.decisions, again.flagged, again.url) == (sink.decisions, sink.flagged, sink.url)
+
+
+class Throttled:
+    """A client that is always asked too much."""
+
+    def put_object(self, **_: object) -> None:
+        raise ClientError({"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}, "PutObject")
+
+
+def test_alerts_that_s3_does_not_take_in_time_are_given_back() -> None:
+    """Each with its cause: they become dead letters, and decisions go on."""
+    now = iter(range(1_000))
+    backoff = Backoff(give_up_after=5, sleep=lambda _: None, clock=lambda: float(next(now)))
+    writer = LinesWriter(Location("fraud"), Putter(Throttled(), None, backoff, lambda _: None))
+    with pytest.raises(UndeliveredError) as given_up:
+        writer.write([Message("a", b"{}"), Message("b", b"{}")])
+    assert [(refused.at, refused.reason) for refused in given_up.value.refused] == [
+        (0, "s3_unavailable"),
+        (1, "s3_unavailable"),
+    ]
