@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from apache_beam.coders import Coder
 from apache_beam.io.iobase import RestrictionProgress, RestrictionTracker
 from apache_beam.transforms.core import RestrictionProvider
+from apache_beam.utils.timestamp import Duration
 
 #: Where a span ends that has no end.
 ENDLESS = (1 << 63) - 1
@@ -97,11 +98,20 @@ class SpanTracker(RestrictionTracker):
 
 
 class Claims(Protocol):
-    """What a DoFn may do with a tracker."""
+    """A tracker as far as claiming goes."""
 
-    def current_restriction(self) -> Span: ...
-    def try_claim(self, position: int) -> bool: ...
-    def defer_remainder(self, deferred_time: Any = None) -> None: ...
+    def current_restriction(self) -> Span:
+        """What of the span is ours, now."""
+
+    def try_claim(self, position: int) -> bool:
+        """Claim everything up to a position."""
+
+
+class Turn(Claims, Protocol):
+    """What a DoFn may do with its tracker."""
+
+    def defer_remainder(self, deferred_time: Duration | None = None) -> None:
+        """Leave what was not claimed for another time."""
 
 
 def claim(tracker: Claims, until: int) -> int:

@@ -14,7 +14,7 @@ from io_connectors.kafka.clients import Ends, TopicLooker, UnreachableError
 from io_connectors.kafka.connect import looker_of
 from io_connectors.kafka.settings import ReadSettings
 from io_connectors.moments import Moment
-from io_connectors.spans import ENDLESS, Claims, Span, Spans, claim
+from io_connectors.spans import ENDLESS, Span, Spans, Turn, claim
 from io_connectors.watermarks import ADVANCING, AdvancingWatermark
 
 Found = TypeVar("Found")
@@ -66,7 +66,7 @@ class FindPartitions(beam.DoFn):
     ) -> Iterator[Part]:
         yield from self.look(element[0], tracker, watermark)
 
-    def look(self, topic: str, tracker: Claims, watermark: AdvancingWatermark) -> Iterator[Part]:
+    def look(self, topic: str, tracker: Turn, watermark: AdvancingWatermark) -> Iterator[Part]:
         """The partitions that have come since the last look."""
         settings, known = self.settings, tracker.current_restriction().start
         try:

@@ -112,4 +112,5 @@ class Progress:
 
 def _reached(done: int, ranges: Ranges) -> int:
     """How far without a gap."""
-    return int(ranges[0, 1]) if len(ranges) and ranges[0, 0] <= done < ranges[0, 1] else done
+    ahead = ranges[ranges[:, 1] > done]
+    return int(ahead[0, 1]) if len(ahead) and ahead[0, 0] <= done else done

@@ -19,7 +19,7 @@ from io_connectors.kafka.lost import poll
 from io_connectors.kafka.partitions import FindPartitions, Part, PlanParts, begin
 from io_connectors.kafka.records import raw_batch
 from io_connectors.kafka.settings import ReadSettings
-from io_connectors.spans import ENDLESS, Claims, Span, Spans, claim, is_done
+from io_connectors.spans import ENDLESS, Span, Spans, Turn, claim, is_done
 from io_connectors.watermarks import ADVANCING, AdvancingWatermark, watermark_of
 from transforms.raw_batch import RawBatch, Reach
 
@@ -91,7 +91,7 @@ class _ReadPart(beam.DoFn):
     def process(self, element: Part, tracker: Any = _PARTS, watermark: Any = ADVANCING) -> Iterator[Any]:
         yield from self.read(element, tracker, watermark)
 
-    def read(self, part: Part, tracker: Claims, watermark: AdvancingWatermark) -> Iterator[TimestampedValue[RawBatch]]:
+    def read(self, part: Part, tracker: Turn, watermark: AdvancingWatermark) -> Iterator[TimestampedValue[RawBatch]]:
         """The batches of one turn; the tracker knows how far it came."""
         _, partition, _, _, deadline = part
         turn_ends = self.clock() + BUNDLE_SECONDS

@@ -203,7 +203,10 @@ def _mechanism(url: ConnectorUrl, security: str) -> str | None:
         return None
     if "mechanism" not in url.parameters:
         raise UserError(f"{url}: security={security} needs mechanism={_or(MECHANISMS)}")
-    return url.choice("mechanism", MECHANISMS, "")
+    mechanism = url.choice("mechanism", MECHANISMS, "")
+    if mechanism == "AWS_MSK_IAM" and security != "sasl_ssl":
+        raise UserError(f"{url}: AWS_MSK_IAM needs security=sasl_ssl")
+    return mechanism
 
 
 def _client(url: ConnectorUrl) -> str:

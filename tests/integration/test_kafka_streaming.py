@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -43,7 +45,7 @@ class Stream:
         self.out, self.log = directory / "out.jsonl", directory / "log"
         self._log = self.log.open("wb")
         command = [sys.executable, "-c", PROGRAM, url, str(prism), str(self.out)]
-        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
+        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, start_new_session=True)
 
     def wait_for(self, count: int, seconds: float) -> list[str]:
         """The ids it has written, once they are so many."""
@@ -61,7 +63,7 @@ class Stream:
         return [json.loads(line)["transaction_id"] for line in self.out.read_bytes().splitlines()]
 
     def close(self) -> None:
-        self._process.terminate()
+        os.killpg(self._process.pid, signal.SIGTERM)  # Prism is a process of its own
         self._process.wait()
         self._log.close()
 
