@@ -28,6 +28,7 @@ from transforms.deduplicate import Deduplicate
 from transforms.enrich import EnrichTransactions
 from transforms.labels import AttachLabels, ReadLabels
 from transforms.parse import ParseTransactions
+from transforms.raw_batch import RawBatch
 from transforms.score import ScoreTransactions, SharedModel
 from transforms.statistics import ComputeStatistics, RunStatistics
 from transforms.summarize import SummarizeWindows, WindowSummary
@@ -40,6 +41,7 @@ class FraudOutputs:
     """Everything the pipeline produces; each may be written, or built upon.
 
     Attributes:
+        raw: what was read, as it was read.
         decisions: batches with features, score, decision and reasons.
         alerts: one for each transaction that was not approved, less those that are suppressed.
         dead_letters: every record that got no decision, so that read = decisions + dead letters; and every
@@ -49,6 +51,7 @@ class FraudOutputs:
             has no end; its summaries tell how it goes.
     """
 
+    raw: PCollection[RawBatch]
     decisions: PCollection[TransactionBatch]
     alerts: PCollection[Alert]
     dead_letters: PCollection[DeadLetter]
@@ -67,9 +70,8 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
     model = SharedModel(plan.model_uri)
     labels = root | "ReadLabels" >> ReadLabels(plan.labels.read, plan.schema, plan.label_delay) if plan.labels else None
 
-    parsed = (
-        root | "Read" >> plan.source.read | "CountRead" >> Count("read") | "Parse" >> ParseTransactions(plan.schema)
-    )
+    raw = root | "Read" >> plan.source.read | "CountRead" >> Count("read")
+    parsed = raw | "Parse" >> ParseTransactions(plan.schema)
     unique = None
     if plan.settings.pipeline.deduplicate:
         unique = parsed.batches | "Deduplicate" >> Deduplicate(plan.deduplicate_window, **keyed)
@@ -98,6 +100,7 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
         judged = decisions | "AttachLabels" >> AttachLabels(labels.batches) if labels else decisions
         statistics = judged | "ComputeStatistics" >> ComputeStatistics(plan.manifest.feature_names)
     return FraudOutputs(
+        raw=raw,
         decisions=decisions,
         alerts=alerts,
         dead_letters=dead_letters,

@@ -14,6 +14,7 @@ from apache_beam.pvalue import PCollection
 from io_connectors.delivery import Delivered
 from io_connectors.output_directory import OutputDirectory
 from io_connectors.sinks import DECISION_SINKS, RECORD_SINKS, decision_sink, record_sink
+from io_connectors.sources import Source
 from io_connectors.urls import parse_url
 from pipelines.fraud import FraudOutputs
 from pipelines.settings import Output
@@ -106,8 +107,8 @@ def check_watched(output: Output, files: Sequence[str]) -> None:
                 check_apart(pattern, written)
 
 
-def write(outputs: FraudOutputs, sinks: Sinks) -> None:
-    """Branch the pipeline's outputs to their sinks.
+def write(outputs: FraudOutputs, sinks: Sinks, source: Source) -> None:
+    """Branch the pipeline's outputs to their sinks, and tell the source what they hold, if it wants to know.
 
     What a sink refuses for good becomes a dead letter as well; these are counted as `undelivered`, apart from the
     records that got no decision.
@@ -117,5 +118,8 @@ def write(outputs: FraudOutputs, sinks: Sinks) -> None:
     refused = [delivered.dead_letters for delivered in (*decided, *alerted)]
     undelivered = refused | "GatherUndelivered" >> beam.Flatten() | "CountUndelivered" >> Count("undelivered")
     letters = (outputs.dead_letters, undelivered) | "WithUndelivered" >> beam.Flatten()
-    _ = letters | "WriteDeadLetters" >> sinks.dead_letters
+    dead = letters | "WriteDeadLetters" >> sinks.dead_letters
+    if source.commit is not None:
+        held = {f"decisions[{at}]": delivered.written for at, delivered in enumerate(decided)}
+        _ = {"read": outputs.raw, "dead_letters": dead.written, **held} | "CommitOffsets" >> source.commit
     _ = outputs.summaries | "WriteSummaries" >> sinks.summaries

@@ -63,7 +63,7 @@ def _run(command: CommandLine) -> int:
     outputs = build(pipeline, plan)  # before the output directory is touched: it may refuse something yet
     with OutputDirectory(plan.settings.output.directory) as output, ErrorLog(output.errors) as log, terminable():
         try:
-            write(outputs, sinks)
+            write(outputs, sinks, plan.source)
             _keep_statistics(outputs, plan, output)
             facts = _execute(pipeline, plan, output)
         except UserError:

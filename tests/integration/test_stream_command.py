@@ -14,9 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
+from io_connectors.delivery import Message
+from io_connectors.kafka.connect import COMMITTERS, LOOKERS, READERS
+from io_connectors.sinks import message_sink
 from pipelines.produce import main as produce
 from runners.local import Aws, DynamoDb, Kafka, Kinesis, Postgres
+from tests.command import run_command
 from tests.integration.alert_servers import alert_items, deploy, drain
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +29,13 @@ COUNT = 600
 #: A tenth of the transactions is above this.
 RULE = '[[rules]]\nname = "large"\nwhen = "amount > 120"\naction = "review"\n'
 PATIENCE = 120.0
+
+
+@pytest.fixture(autouse=True)
+def _no_connections_left() -> Iterator[None]:
+    yield
+    for pool in (READERS, LOOKERS, COMMITTERS):
+        pool.close()
 
 
 def environment_of(*servers: Any) -> dict[str, str]:
@@ -62,7 +74,7 @@ def stream(request: pytest.FixtureRequest) -> tuple[str, str, Any]:
         kafka: Kafka = request.getfixturevalue("kafka")
         kafka.create_topic("stream-command", 3)
         url = f"kafka://{kafka.bootstrap}/stream-command"
-        return url, f"{url}?start=earliest", kafka
+        return url, f"{url}?start=earliest&group=stream-command", kafka
     kinesis: Kinesis = request.getfixturevalue("kinesis")
     kinesis.create_stream("stream-command", 2)
     return "kinesis://stream-command", "kinesis://stream-command?start=earliest", kinesis
@@ -129,6 +141,32 @@ def test_a_stream_reaches_every_sink_and_stops_when_told(
     told = [json.loads(message["Body"]) for message in drain(aws, function.seen)]
     assert sorted(alert["transaction_id"] for alert in told) == sorted(alerts)
     assert (tmp_path / "dead.jsonl").read_bytes() == b""
+    if isinstance(server, Kafka):
+        assert sum(committed(server, "stream-command", "stream-command", 3)) == COUNT
+
+
+def committed(kafka: Kafka, group: str, topic: str, partitions: int) -> list[int]:
+    """A group's offsets of a topic."""
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": group, "log_level": 0})
+    try:
+        places = consumer.committed([TopicPartition(topic, partition) for partition in range(partitions)], 30)
+    finally:
+        consumer.close()
+    return [place.offset for place in places]
+
+
+def test_a_groups_offsets_say_how_far_the_sinks_have_come(kafka: Kafka, tmp_path: Path) -> None:
+    """Of decisions, of records that were refused, and of duplicates: each is in a sink when its offset is committed."""
+    kafka.create_topic("group-command", 2)
+    url = f"kafka://{kafka.bootstrap}/group-command"
+    source = ["--source", "simulator:?customers=500&days=2", "--times", "recorded", "--quiet", "--sink", url]
+    assert produce([*source, "--count", "300"]) == 0
+    assert produce([*source, "--count", "40"]) == 0  # the first ones once more
+    message_sink(url, "--sink").open(lambda error: None).write([Message("poison", b"{")])
+    run = run_command(tmp_path, "--source", f"{url}?until=latest&group=group-command", "--schema", "transaction-events")
+    assert run.code == 0
+    assert run.summary["dead_letters"] == {"duplicate": 40, "json_invalid": 1}
+    assert sum(committed(kafka, "group-command", "group-command", 2)) == 341
 
 
 def test_without_prism_an_endless_source_is_refused_at_once(kafka: Kafka, tmp_path: Path) -> None:
