@@ -21,6 +21,10 @@ LOG = logging.getLogger(__name__)
 CALLS, BYTES = 5.0, 2e6
 #: Seconds for which calls may fail, one after the other, before reading is given up.
 PATIENCE = 300.0
+#: Seconds for which a reader of a shard that others read, too, keeps its turn without asking for it.
+TURN = 1.0
+#: Seconds after which it is worth asking again where it is not known better.
+BRIEFLY = 0.01
 #: Seconds: bounds of the waits after a failure.
 FIRST_WAIT, LONGEST_WAIT = 0.2, 5.0
 
@@ -62,25 +66,51 @@ class Feed(Protocol):
 
 
 class Pace:
-    """When a shard may be asked again: everybody in this process who reads it shares one.
+    """When a shard may be asked again: everybody in this process who reads it shares one, and they take turns.
+
+    Args:
+        clock: seconds that never go back.
 
     Example:
-        >>> pace = Pace(lambda: 10.0)
+        >>> pace, one, other = Pace(lambda: 10.0), object(), object()
+        >>> pace.take(one), pace.take(other)
+        (True, True)
         >>> pace.count(1_000_000)
-        >>> pace.wait()
-        0.5
+        >>> pace.take(one), pace.wait()
+        (False, 0.5)
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._next = 0.0
+        self._asked: dict[int, float] = {}
+        self._served: dict[int, float] = {}
+
+    def take(self, reader: object) -> bool:
+        """Whether a reader may ask now: it is time, and none of the others that want to has waited longer."""
+        now, me = self._clock(), id(reader)
+        self._asked[me] = now
+        if now < self._next:
+            return False
+        # Who has not asked for a while is reading something else, or is gone.
+        waiting = [each for each, asked in self._asked.copy().items() if now - asked <= TURN]
+        never = float("-inf")
+        if any(self._served.get(each, never) < self._served.get(me, never) for each in waiting):
+            return False
+        self._served[me] = now
+        return True
+
+    def leave(self, reader: object) -> None:
+        """A reader will not ask again."""
+        self._asked.pop(id(reader), None)
+        self._served.pop(id(reader), None)
 
     def wait(self) -> float:
-        """Seconds until then."""
+        """Seconds until somebody may ask."""
         return max(0.0, self._next - self._clock())
 
     def count(self, size: int) -> None:
-        """Have made a call that gave so many bytes."""
+        """A call gave so many bytes."""
         self.hold(max(1 / CALLS, size / BYTES))
 
     def hold(self, seconds: float) -> None:
@@ -180,7 +210,7 @@ class PolledShard:
         self._iterator: str | None = None
 
     def poll(self) -> Page | None:
-        if self._pace.wait() > 0:
+        if not self._pace.take(self):
             return None
         try:
             answer = self._ask()
@@ -199,10 +229,11 @@ class PolledShard:
         return Page(records, end, answer.served if caught_up else max(records.times, default=0))
 
     def wait(self) -> float:
-        return self._pace.wait()
+        return self._pace.wait() or BRIEFLY
 
     def close(self) -> None:
-        """Nothing is held: connections belong to the process."""
+        """Only a turn is given up: connections belong to the process."""
+        self._pace.leave(self)
 
     def _ask(self) -> Answer:
         if self._iterator is None:

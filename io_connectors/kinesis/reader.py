@@ -97,6 +97,7 @@ class SliceReader:
         self._failures, self._now, self._clock = failures, now, clock
         self._shards: dict[str, Shard] = {}
         self._look_at = float("-inf")
+        self._waiting: list[Segment] = []
         self._gone: set[str] = set()
         self._feeds: dict[str, _Buffered] = {}
 
@@ -106,8 +107,14 @@ class SliceReader:
         Raises:
             UserError: the stream no longer holds shards that were to be read.
         """
-        needed = any(s.done or s.shard not in self._shards for s in segments if not s.over)
-        if not needed or self._clock() < self._look_at:
+        waiting = [s for s in segments if s.done]
+        known = all(s.shard in self._shards for s in segments if s.shard and not s.over)
+        if known and waiting != self._waiting:  # a shard has ended: what follows it may be known already
+            self._waiting = waiting
+            started = self._start(segments)
+            if started != segments:
+                return started
+        if (known and not waiting) or self._clock() < self._look_at:
             return segments
         self._look_at = self._clock() + LOOK_SECONDS
         try:
@@ -124,9 +131,7 @@ class SliceReader:
         if missed:
             self._miss(missed, "is no longer in the stream")
             segments = give_up(segments, shards)
-        for shard in self._feeds.keys() - {s.shard for s in segments if not s.done}:
-            self._feeds.pop(shard).feed.close()
-        return start_shards(segments, self._shards)
+        return self._start(segments)
 
     def next(self, segment: Segment, most: int) -> tuple[Shard, Piece] | None:
         """A segment's shard and at most so many records of it; None when there is nothing yet, or it is unknown.
@@ -159,6 +164,12 @@ class SliceReader:
         for held in self._feeds.values():
             held.feed.close()
         self._feeds = {}
+
+    def _start(self, segments: Segments) -> Segments:
+        """The segments once shards whose turn has come have been started; of those that are done nothing is held."""
+        for shard in self._feeds.keys() - {s.shard for s in segments if not s.done}:
+            self._feeds.pop(shard).feed.close()
+        return start_shards(segments, self._shards)
 
     def _is_gone(self, shard: str) -> bool:
         """Whether a shard that a listing leaves out is no longer there, or the listing is older than the shard."""

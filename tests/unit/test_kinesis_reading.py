@@ -397,7 +397,6 @@ def test_a_parent_without_records_does_not_move_the_watermark_past_its_children(
     stream.now += 3600 * SECOND
     reader.turn()
     assert reader.watermark.get_estimator_state() <= arrived
-    assert reader.found == []
 
 
 def test_throttled_calls_are_made_again_later_and_later() -> None:
@@ -441,6 +440,29 @@ def test_a_shard_is_asked_five_times_a_second_at_most() -> None:
     while clock.time < 4:
         reader.turn()
     assert 19 <= len(reader.found) <= 21
+
+
+def test_readers_of_one_shard_take_turns() -> None:
+    """After a merge several slices may share a shard; none is left without its part, however often others ask."""
+    pace = Pace(clock := Clock())
+    readers_of_it = [object(), object(), object()]
+    asked = [0, 0, 0]
+    for _ in range(600):
+        for at, reader in enumerate(readers_of_it):
+            if pace.take(reader):
+                asked[at] += 1
+                pace.count(0)
+        clock.sleep(0.01)
+    assert max(asked) - min(asked) <= 1
+    assert sum(asked) >= 29
+    pace.leave(readers_of_it[0])
+    before = sum(asked)
+    for _ in range(300):  # one has left, and another asks no more
+        clock.sleep(0.01)
+        if pace.take(readers_of_it[2]):
+            asked[2] += 1
+            pace.count(0)
+    assert sum(asked) - before >= 9
 
 
 def test_two_megabytes_a_second_are_read_at_most() -> None:
