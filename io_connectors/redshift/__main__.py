@@ -2,7 +2,6 @@
 
 import sys
 
-import pipelines  # noqa: F401 - has Beam be quiet about what it does not find
 from io_connectors.sql.ddl import main
 from io_connectors.sql.dialects import REDSHIFT
 
