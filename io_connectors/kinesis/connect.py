@@ -13,7 +13,8 @@ from apache_beam.metrics import Metrics
 from io_connectors.kafka.pool import Pool
 from io_connectors.kinesis.api import KinesisApi
 from io_connectors.kinesis.fan_out import SubscribedShard
-from io_connectors.kinesis.feeds import Failures, Feed, PolledShard, pace_of
+from io_connectors.kinesis.feeds import Failures, Feed, PolledShard
+from io_connectors.kinesis.pace import pace_of
 from io_connectors.kinesis.reader import SliceReader
 from io_connectors.kinesis.settings import ReadSettings, Stream
 from io_connectors.kinesis.shards import Keys, Segment, Shard

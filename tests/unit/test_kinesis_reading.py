@@ -13,7 +13,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from io_connectors.kinesis.feeds import Failures, Feed, Pace, PolledShard
+from io_connectors.kinesis.feeds import Failures, Feed, PolledShard
+from io_connectors.kinesis.pace import Pace
 from io_connectors.kinesis.progress import Progress, ProgressCoder, ProgressTracker
 from io_connectors.kinesis.read import ReadSlice, Slice, first_progress, plan
 from io_connectors.kinesis.reader import SliceReader
