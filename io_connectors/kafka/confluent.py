@@ -103,6 +103,8 @@ def client_settings(cluster: Cluster, troubles: Troubles) -> dict[str, Any]:
         "client.id": "fraud-detection",
         "security.protocol": cluster.security,
         "reconnect.backoff.max.ms": 2_000,
+        # It would log every attempt to connect; what matters of it reaches `troubles`.
+        "log_level": 2,
         "logger": LOG,
         "error_cb": troubles,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,8 +11,10 @@ from typing import NamedTuple
 
 from io_connectors.kafka.clients import Ends, GroupCommitter, PartitionReader, TopicLooker, UnreachableError
 from io_connectors.kafka.pool import Pool
+from io_connectors.kafka.seldom import Seldom
 from io_connectors.kafka.settings import Cluster, ReadSettings
 
+LOG = logging.getLogger(__name__)
 READERS: Pool[PartitionReader] = Pool()
 LOOKERS: Pool[TopicLooker] = Pool()
 COMMITTERS: Pool[GroupCommitter] = Pool()
@@ -115,6 +118,7 @@ class TopicEnds:
         now: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._every, self._clock, self._now = every, clock, now
+        self._seldom = Seldom(LOG)
         self._lock = threading.Lock()
         self._known: dict[tuple[Cluster, str, str], tuple[float, int, list[Ends | None]]] = {}
 
@@ -127,6 +131,12 @@ class TopicEnds:
                 asked_at = self._now()
                 ends = self._ask(settings, max(partition + 1, len(ends)))
                 self._known[key] = (self._clock(), asked_at, ends)
+                if not ends or None in ends:
+                    self._seldom.warn(
+                        "the brokers %s do not say what %s holds; who waits for records there goes on trying",
+                        settings.cluster.brokers,
+                        settings.topic,
+                    )
         held = ends[partition] if partition < len(ends) else None
         return None if held is None else Known(asked_at, held)
 

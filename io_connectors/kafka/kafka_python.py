@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,6 +34,9 @@ from io_connectors.kafka.diagnose import diagnose
 from io_connectors.kafka.security import login, msk_token
 from io_connectors.kafka.settings import Cluster, ReadSettings
 
+LIBRARY_LOG = logging.getLogger("kafka")
+if LIBRARY_LOG.level == logging.NOTSET:
+    LIBRARY_LOG.setLevel(logging.CRITICAL)  # it logs every attempt to connect; what matters of it is raised
 REFUSED = (SaslAuthenticationFailedError, AuthorizationError)
 _CONNECT_SECONDS = 5.0
 PROBE_SECONDS = 2.0

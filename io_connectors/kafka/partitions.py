@@ -78,6 +78,8 @@ class FindPartitions(beam.DoFn):
             LOG.warning("looking for partitions of %s: %s; will try again", topic, error)
             tracker.defer_remainder(Duration(1))
             return
+        if count < known:
+            LOG.warning("topic %s had %d partitions and has %d now: it was deleted, or made anew", topic, known, count)
         if claim(tracker, count) > known:
             yield from ((topic, at, starts[at], ENDLESS, ENDLESS) for at in range(known, count))
         watermark.advance(self.now() + settings.discover)
@@ -120,6 +122,8 @@ class PlanParts(beam.DoFn):
             with looker_of(self.settings.cluster, self.settings.isolation) as looker:
                 parts = plan(looker, self.settings, deadline, in_time=self.now() < deadline)
         except UnreachableError as error:
+            if self.now() >= deadline:
+                raise
             LOG.warning("looking for partitions of %s: %s; will try again", topic, error)
             parts = None
         if parts is None and self.now() < deadline:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from io_connectors.delivery import Message, OnRetry, Refused
 from io_connectors.kafka.clients import RefusedError, UnreachableError
 from io_connectors.kafka.security import how_to_get_in
+from io_connectors.kafka.seldom import Seldom
 from io_connectors.kafka.settings import WriteSettings
 from io_connectors.retry import Backoff
 from transforms.errors import UserError
 
+LOG = logging.getLogger(__name__)
 #: Seconds for which a client tries by itself to deliver a message.
 GIVE_UP_AFTER = 120
 
@@ -75,8 +78,9 @@ class KafkaWriter:
 
     def __init__(self, settings: WriteSettings, on_retry: OnRetry, backoff: Backoff | None = None) -> None:
         self._settings = settings
-        self._on_retry = on_retry
+        self._tell = on_retry
         self._backoff = backoff or Backoff()
+        self._seldom = Seldom(LOG)
         self._producer: Producer | None = None
 
     def write(self, messages: Sequence[Message]) -> Sequence[Refused]:
@@ -86,6 +90,12 @@ class KafkaWriter:
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.close()
+
+    def _on_retry(self, error: Exception) -> None:
+        self._tell(error)
+        self._seldom.warn(
+            "writing to %s of %s: %s; will try again", self._settings.topic, self._settings.cluster.brokers, error
+        )
 
     def _attempt(self, messages: Sequence[Message]) -> list[Refused]:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import re
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]  # it is there
 
+from io_connectors.kafka import check
 from io_connectors.kafka.check import check_source
 from io_connectors.kafka.connect import LOOKERS, READERS, TOPIC_ENDS, looker_of
 from io_connectors.kafka.partitions import FindPartitions, Part, PlanParts, plan
@@ -34,8 +34,7 @@ NEVER = int(MIN_TIMESTAMP.micros)
 
 
 @pytest.fixture(autouse=True)
-def _no_connections_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    caplog.set_level(logging.CRITICAL, "kafka")  # pytest keeps records that are logged, and these keep those sockets
+def _no_connections_left() -> Iterator[None]:
     yield
     READERS.close()
     LOOKERS.close()
@@ -301,8 +300,9 @@ def test_a_time_is_found_in_every_partition(kafka: Kafka, client: str) -> None:
     assert [part[2:4] for part in parts or ()] == [(1, 1), (1, 2)]
 
 
-def test_no_broker_is_said_with_its_address(client: str) -> None:
+def test_no_broker_is_said_with_its_address(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In seconds, and with what to check."""
+    monkeypatch.setattr(check, "CHECK_SECONDS", 2.5)
     address = f"127.0.0.1:{free_port()}"
     url = f"kafka://{address}/transactions?client={client}"
     started = time.monotonic()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import logging
 import time
 from collections.abc import Iterator, Mapping
 
 import pytest
 
 from io_connectors.delivery import Message
+from io_connectors.kafka import check
 from io_connectors.kafka.check import check_source, check_topic
 from io_connectors.kafka.connect import LOOKERS, READERS, reader_of
 from io_connectors.kafka.settings import CLIENTS, KAFKA_SOURCE, ReadSettings, WriteSettings, read_settings
@@ -24,12 +24,17 @@ pytestmark = [pytest.mark.filterwarnings(LEFT_SOCKETS), pytest.mark.parametrize(
 
 
 @pytest.fixture(autouse=True)
-def _no_connections_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    caplog.set_level(logging.CRITICAL, "kafka")  # pytest keeps records that are logged, and these keep those sockets
+def _no_connections_left() -> Iterator[None]:
     yield
     READERS.close()
     LOOKERS.close()
     gc.collect()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have brokers that let nobody in found out sooner: some clients try until the time is up."""
+    monkeypatch.setattr(check, "CHECK_SECONDS", 2.5)
 
 
 def settings_of(server: Kafka, client: str, **parameters: str) -> ReadSettings:
@@ -65,6 +70,7 @@ def test_a_password_lets_in(client: str, kafka_scram: KafkaScram, monkeypatch: p
     write_and_read(settings_of(kafka_scram, client))
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_wrong_password_is_said_at_once(
     client: str, kafka_scram: KafkaScram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +104,7 @@ def test_a_password_from_secrets_manager_lets_in(
     check_source(settings_of(kafka_scram, client, secret=name))
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_unknown_certificate_is_said(client: str, kafka_scram: KafkaScram, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the authority's certificate nobody knows whom they speak to; the error names it."""
     environment(monkeypatch, kafka_scram.environment)
@@ -107,6 +114,7 @@ def test_an_unknown_certificate_is_said(client: str, kafka_scram: KafkaScram, mo
         check_source(without)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_plain_text_to_a_secured_port_is_said(client: str, kafka_scram: KafkaScram) -> None:
     """Who forgets security= is told of it, in seconds."""
     settings = settings_of(kafka_scram, client)
@@ -121,6 +129,7 @@ def test_iam_lets_in(client: str, kafka_oauth: KafkaOauth, monkeypatch: pytest.M
     write_and_read(settings_of(kafka_oauth, client))
 
 
+@pytest.mark.usefixtures("impatient")
 def test_wrong_iam_credentials_are_said(client: str, kafka_oauth: KafkaOauth, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error points at the credentials, and does not hold the key."""
     environment(monkeypatch, {**kafka_oauth.environment, "AWS_SECRET_ACCESS_KEY": "hunter2"})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,8 +45,7 @@ def behind_proxy(servers: Path) -> Iterator[tuple[ProxiedKafka, TcpFaultProxy]]:
 
 
 @pytest.fixture(autouse=True)
-def _no_connections_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    caplog.set_level(logging.CRITICAL, "kafka")  # pytest keeps records that are logged, and these keep those sockets
+def _no_connections_left() -> Iterator[None]:
     yield
     LOOKERS.close()
     gc.collect()
