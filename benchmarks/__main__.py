@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import dynamodb_sink, feature_state, handbook, kinesis_source, main_job, sql_sinks
+from benchmarks import dynamodb_sink, feature_state, handbook, kafka_source, kinesis_source, main_job, sql_sinks
 from benchmarks.report import machine_facts, table, write_whole
 from io_connectors.simulation import Simulation
 from transforms.errors import UserError
@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 WITH_SERVERS: Mapping[str, tuple[ModuleType, str]] = {
     "## PostgreSQL: `python -m benchmarks.sql_sinks`": (sql_sinks, "measure_here"),
     "## DynamoDB: `python -m benchmarks.dynamodb_sink`": (dynamodb_sink, "measure_locally"),
+    "## Kafka: `python -m benchmarks.kafka_source`": (kafka_source, "measure_locally"),
     "## Kinesis: `python -m benchmarks.kinesis_source`": (kinesis_source, "measure_locally"),
 }
 #: A tenth of the people make a tenth of the transactions.
