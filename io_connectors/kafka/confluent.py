@@ -138,6 +138,7 @@ class ConfluentReader:
                 "fetch.wait.max.ms": 100,
                 "fetch.error.backoff.ms": 100,
                 "queued.max.messages.kbytes": 16_384,
+                "fetch.queue.backoff.ms": 10,  # once so much waits; by default it then sleeps a second
             }
         )
 
