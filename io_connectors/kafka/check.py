@@ -34,7 +34,9 @@ def check_topic(cluster: Cluster, topic: str, isolation: str = "read_committed")
     if topic not in topics:
         known = sorted(name for name in topics if not name.startswith("__"))
         there = f"it has {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}" if known else "it has no topics"
-        raise UserError(f"kafka://{cluster.brokers}: no topic {topic}; {there}{did_you_mean(topic, known)}")
+        raise UserError(
+            f"kafka://{cluster.brokers}: no topic {topic}, or no right to see it; {there}{did_you_mean(topic, known)}"
+        )
     return topics[topic]
 
 

@@ -34,6 +34,7 @@ class ConfluentProducer:
             {
                 **client_settings(settings.cluster, self._troubles),
                 "enable.idempotence": True,
+                "partitioner": "murmur2_random",  # Kafka's own: a key goes where other clients put it too
                 "compression.type": settings.compression,
                 "linger.ms": 5,
                 "message.timeout.ms": GIVE_UP_AFTER * 1000,

@@ -27,9 +27,14 @@ PLAN_SECONDS = 0.1
 Part = tuple[str, int, int, int, int]
 
 
-def begin(topic: str, max_duration: int | None) -> tuple[str, int]:
-    """A topic with the time at which reading it ends, in microseconds since 1970, when it begins now."""
-    return topic, ENDLESS if max_duration is None else time.time_ns() // 1000 + max_duration
+def begin(topic: str, max_duration: int | None, clock: Callable[[], int] = time.time_ns) -> tuple[str, int]:
+    """A topic with the time at which reading it ends, in microseconds since 1970, when it begins now.
+
+    Example:
+        >>> begin("transactions", 5_000_000, clock=lambda: 1_000_000_000), begin("transactions", None)[1] == ENDLESS
+        (('transactions', 6000000), True)
+    """
+    return topic, ENDLESS if max_duration is None else clock() // 1000 + max_duration
 
 
 class _CountSpans(Spans):

@@ -314,7 +314,10 @@ def test_no_broker_is_said_with_its_address(client: str, monkeypatch: pytest.Mon
 def test_an_unknown_topic_is_said_with_one_that_is_like_it(topic: Topic) -> None:
     """A slip of the pen is told from a topic that is missing."""
     url = f"kafka://{topic.kafka.bootstrap}/transaction-event?client={topic.client}"
-    with pytest.raises(UserError, match=r"no topic transaction-event; it has .*; did you mean transaction-events\?"):
+    with pytest.raises(
+        UserError,
+        match=r"no topic transaction-event, or no right to see it; it has .*; did you mean transaction-events\?",
+    ):
         check_source(read_settings(parse_url(url, {"kafka": KAFKA_SOURCE}), 1))
 
 

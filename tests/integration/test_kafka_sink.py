@@ -10,14 +10,17 @@ from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
+import apache_beam as beam
 import pyarrow as pa
 import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing.util import assert_that, equal_to
 
-from io_connectors.delivery import Message
+from io_connectors.delivery import Message, Written
 from io_connectors.kafka.connect import LOOKERS
 from io_connectors.kafka.settings import CLIENTS
 from io_connectors.kafka.write import KafkaDecisionSink, KafkaSink, kafka_decision_sink, kafka_sink
-from io_connectors.sinks import DECISION_SINKS
+from io_connectors.sinks import DECISION_SINKS, decision_sink, record_sink
 from io_connectors.urls import parse_url
 from tests.integration.conftest import at_hand
 from tests.integration.faults import TcpFaultProxy
@@ -30,6 +33,7 @@ from tests.integration.sink_conformance import (
     messages,
     send_all,
 )
+from transforms.alerts import alerts_of
 from transforms.batch import TransactionBatch, concat_batches
 
 pytestmark = pytest.mark.filterwarnings(LEFT_SOCKETS)
@@ -158,3 +162,31 @@ class TestAlerts(MessageSinkConformance):
         send_all(subject.sink, messages(1))
         (message,) = held(subject.kafka.advertised, subject.name, PARTITIONS)
         assert message.headers() == [("decision", b"review")]
+
+
+def test_a_key_goes_to_the_same_partition_with_either_client(behind_proxy: tuple[ProxiedKafka, TcpFaultProxy]) -> None:
+    """Kafka's own way to choose one: readers find what belongs together in one place, whoever wrote it."""
+    places = []
+    for client in CLIENTS:
+        topic = AlertSubject(*behind_proxy, client, topic_of(behind_proxy))
+        send_all(topic.sink, messages(50))
+        places.append({m.key(): m.partition() for m in held(topic.kafka.advertised, topic.name, PARTITIONS)})
+    assert places[0] == places[1]
+    assert set(places[0].values()) == set(range(PARTITIONS))
+
+
+def test_decisions_and_alerts_name_it_in_urls(behind_proxy: tuple[ProxiedKafka, TcpFaultProxy]) -> None:
+    """`--sink kafka://` and `--alert kafka://` write what a pipeline gives them, and say what is durable."""
+    topic = AlertSubject(*behind_proxy, "confluent", topic_of(behind_proxy))
+    batch = decided(0, 30)
+    with beam.Pipeline(FnApiRunner()) as pipeline:
+        batches = pipeline | beam.Create([batch], reshuffle=False)
+        written = (batches | "Decisions" >> decision_sink(topic.url)).written
+        alerts = batches | "Alerts" >> beam.FlatMap(alerts_of)
+        sent = alerts | "Send" >> record_sink(topic.url, "--alert")
+        assert_that(written, equal_to([Written("memory", ((0, 30),))]), "durable")
+        assert_that(sent.dead_letters, equal_to([]), "none refused")
+    found = held(topic.kafka.advertised, topic.name, PARTITIONS)
+    bodies = [json.loads(message.value()) for message in found]
+    assert len([body for body in bodies if "alert_id" in body]) == 3
+    assert len([body for body in bodies if "alert_id" not in body]) == 30
