@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NoReturn
 
 import msgspec
@@ -20,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from io_connectors.delivery import Message, MessageWriter
-from io_connectors.files import check_files, read_piece
+from io_connectors.files import FilePiece, check_files, read_piece
 from io_connectors.simulation import simulate_days, simulation_from_url
 from io_connectors.simulator import as_transaction_events
 from io_connectors.sinks import message_sink
@@ -28,7 +29,7 @@ from pipelines.setting_values import mask_secrets
 from transforms.batch import TransactionBatch
 from transforms.errors import UserError
 from transforms.parse import parse
-from transforms.schema import load_schema
+from transforms.schema import Schema, load_schema
 
 #: What is handed to the stream at once: so many, or with a pace what is due in a tenth of a second.
 MOST_AT_ONCE = 10_000
@@ -64,8 +65,11 @@ def simulated(url: str) -> Iterator[Events]:
         UserError: a parameter is wrong.
     """
     simulation, _ = simulation_from_url(url)
-    for day in simulate_days(simulation):
-        yield Events(day.column("CUSTOMER_ID").cast(pa.string()).to_pylist(), _micros(day, "TX_DATETIME"), _bodies(day))
+    return map(_events_of_day, simulate_days(simulation))
+
+
+def _events_of_day(day: pa.RecordBatch) -> Events:
+    return Events(day.column("CUSTOMER_ID").cast(pa.string()).to_pylist(), _micros(day, "TX_DATETIME"), _bodies(day))
 
 
 def _micros(batch: pa.RecordBatch, name: str) -> Times:
@@ -89,19 +93,18 @@ def recorded(url: str, schema_name: str) -> Iterator[Events]:
         UserError: the files cannot be read with this schema, or hold a record that is no transaction.
     """
     schema = load_schema(schema_name)
-    for piece in check_files(url, schema):
-        for raw in read_piece(piece, schema, MOST_AT_ONCE, time.time_ns):
-            batch, letters = parse(raw, schema)
-            if letters:
-                letter = letters[0]
-                raise UserError(
-                    f"{letter.source}, record {letter.position}: {letter.error}; only good records are sent"
-                )
-            if batch is not None:
-                keys = batch.rows.column("customer_id").fill_null("").to_pylist()
-                yield Events(
-                    keys, batch.numpy("event_time"), _as_json(batch, schema.columns["amount_minor"].minor_digits)
-                )
+    return chain.from_iterable(_events_of_piece(piece, schema) for piece in check_files(url, schema))
+
+
+def _events_of_piece(piece: FilePiece, schema: Schema) -> Iterator[Events]:
+    for raw in read_piece(piece, schema, MOST_AT_ONCE, time.time_ns):
+        batch, letters = parse(raw, schema)
+        if letters:
+            letter = letters[0]
+            raise UserError(f"{letter.source}, record {letter.position}: {letter.error}; only good records are sent")
+        if batch is not None:
+            keys = batch.rows.column("customer_id").fill_null("").to_pylist()
+            yield Events(keys, batch.numpy("event_time"), _as_json(batch, schema.columns["amount_minor"].minor_digits))
 
 
 def _as_json(batch: TransactionBatch, minor_digits: int) -> Callable[[int, Times], list[bytes]]:

@@ -157,7 +157,7 @@ def test_values_come_back_exactly(dynamodb: DynamoDb) -> None:
         "source": "topic-0",
     }
     table = next(NAMES)
-    write_all(sink_of(f"dynamodb://{table}?create=true&ttl=1d", dynamodb.endpoint), [from_rows([row], extra)])
+    write_all(sink_of(f"dynamodb://{table}?create=true&ttl=3650d", dynamodb.endpoint), [from_rows([row], extra)])
     (item,) = scan(dynamodb, table)
     assert item == {
         "transaction_id": "t'1\"ü",
@@ -168,7 +168,7 @@ def test_values_come_back_exactly(dynamodb: DynamoDb) -> None:
         "big": 2**63 - 1,
         "reasons": ["it's: 'quoted'", ""],
         "city": "",
-        "expires_at": 1_767_225_600 + 86_400,
+        "expires_at": 1_767_225_600 + 3_650 * 86_400,
     }
 
 
@@ -263,8 +263,8 @@ def test_a_table_is_made_as_the_url_says(dynamodb: DynamoDb, asking: Any) -> Non
 
 def test_many_workers_may_make_the_table_at_once(dynamodb: DynamoDb) -> None:
     """One makes it, the others wait for it, and all write."""
-    table = next(NAMES)
-    sink = sink_of(f"dynamodb://{table}?create=true&ttl=1d", dynamodb.endpoint)
+    table = next(NAMES)  # whose items expire in years: the server removes those whose time has come
+    sink = sink_of(f"dynamodb://{table}?create=true&ttl=3650d", dynamodb.endpoint)
     failures: list[BaseException] = []
 
     def write(first: int) -> None:

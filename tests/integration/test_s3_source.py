@@ -364,7 +364,7 @@ def test_objects_that_come_while_it_is_watched_are_read_once(bucket: Bucket, pro
 def test_from_the_latest_on_only_what_comes_is_read(bucket: Bucket, proxy: HttpFaultProxy) -> None:
     """What is there when watching begins is passed over."""
     bucket.put("in/m.jsonl", lines(0, 10))
-    found = watch(bucket, proxy, lambda: bucket.put("in/a.jsonl", lines(10, 10)), start="latest", max_duration="2s")
+    found = watch(bucket, proxy, lambda: bucket.put("in/a.jsonl", lines(10, 10)), start="latest", max_duration="5s")
     assert ids_of(found) == ids(10, 10)
 
 
@@ -377,7 +377,7 @@ def test_wrong_objects_do_not_end_a_watch(bucket: Bucket, proxy: HttpFaultProxy)
         bucket.put("in/c.csv", b"Time,V1,Amount\n1,2,3\n")
         bucket.put("in/d.csv", csv(10, 10))
 
-    found = watch(bucket, proxy, put_more, max_duration="2s")
+    found = watch(bucket, proxy, put_more, max_duration="5s")
     assert ids_of(found) == ids(0, 20)
     assert sorted(letter.source.rpartition("/")[2] for letter in letters_of(found)) == ["b.txt", "c.csv"]
 
@@ -393,7 +393,7 @@ def test_a_watch_of_nothing_but_wrong_objects_is_refused(bucket: Bucket) -> None
 def test_a_replaced_object_does_not_end_a_watch(bucket: Bucket, proxy: HttpFaultProxy) -> None:
     """Its listed version is one dead letter; what replaced it is read at the next look."""
     bucket.put("in/a.jsonl", lines(0, 10))
-    found = watch(bucket, proxy, lambda: bucket.put("in/a.jsonl", lines(50, 10)), max_duration="2s")
+    found = watch(bucket, proxy, lambda: bucket.put("in/a.jsonl", lines(50, 10)), max_duration="5s")
     assert ids_of(found) == ids(50, 10)
     assert [letter.reason for letter in letters_of(found)] == ["object_replaced"]
 
