@@ -111,11 +111,21 @@ class TransactionBatch:
 
 
 def concat_batches(batches: Iterable[TransactionBatch]) -> TransactionBatch:
-    """One batch with the rows of all; there must be at least one and their columns must agree."""
+    """One batch with the rows of all; there must be at least one and their columns must agree.
+
+    Example:
+        >>> batch = from_rows([{"transaction_id": "t1", "event_time": 0, "amount_minor": 1}])
+        >>> stored = TransactionBatchCoder().decode(TransactionBatchCoder().encode(batch))
+        >>> len(concat_batches([batch, stored]))
+        2
+    """
     pending = list(batches)
     if len(pending) == 1:
         return pending[0]
-    table = pa.Table.from_batches([batch.rows for batch in pending]).combine_chunks()
+    rows = [batch.rows for batch in pending]
+    if any(not each.schema.equals(rows[0].schema) for each in rows):  # some have been through the coder, some not yet
+        rows = [_plain(each) for each in rows]
+    table = pa.Table.from_batches(rows).combine_chunks()
     return TransactionBatch(table.to_batches()[0] if table.num_rows else pending[0].rows)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 import apache_beam as beam
@@ -18,7 +19,11 @@ from io_connectors.sources import SOURCES, Source
 from io_connectors.urls import parse_url
 from io_connectors.watermarks import AdvancingWatermark
 from runners.local import Kinesis
+from transforms.batch import TransactionBatch
+from transforms.deduplicate import Deduplicate
+from transforms.parse import ParseTransactions
 from transforms.raw_batch import RawBatch
+from transforms.schema import load_schema
 
 SHARDS = 3
 
@@ -69,7 +74,7 @@ class KinesisSubject:
         return found
 
 
-_BATCHES: dict[str, list[RawBatch]] = {}
+_BATCHES: dict[str, list[Any]] = {}
 
 
 def read_batches(source: Source) -> list[RawBatch]:
@@ -81,8 +86,18 @@ def read_batches(source: Source) -> list[RawBatch]:
     return _BATCHES.pop(run)
 
 
-def _collect(raw: RawBatch, run: str) -> None:
-    _BATCHES[run].append(raw)
+def read_in_order(source: Source) -> list[TransactionBatch]:
+    """The transactions of a source that ends, in the order of their event times."""
+    run = uuid4().hex
+    _BATCHES[run] = []
+    with beam.Pipeline(FnApiRunner()) as pipeline:
+        parsed = pipeline | source.read | ParseTransactions(load_schema("transaction-events"))
+        _ = (parsed.batches | Deduplicate(shards=2)).batches | beam.Map(_collect, run)
+    return _BATCHES.pop(run)
+
+
+def _collect(batch: Any, run: str) -> None:
+    _BATCHES[run].append(batch)
 
 
 def one_turn(settings: ReadSettings, element: Slice, progress: Progress, found: list[bytes]) -> bytes | None:

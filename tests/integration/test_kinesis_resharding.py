@@ -21,7 +21,7 @@ from io_connectors.kinesis.connect import READERS
 from io_connectors.sources import open_source
 from runners.local import Kinesis, KinesisLocal
 from tests.integration.faults import HttpFaultProxy
-from tests.integration.kinesis_streams import KinesisSubject, read_batches, subject_on
+from tests.integration.kinesis_streams import KinesisSubject, read_batches, read_in_order, subject_on
 from tests.integration.source_conformance import SCHEMA, events, read
 from tests.kinesis_stream import aggregate
 from transforms.parse import parse
@@ -198,6 +198,18 @@ def test_aggregates_of_the_producer_library_are_taken_apart(kinesis: Kinesis) ->
     (letter,) = (letter for _, dead in parsed for letter in dead)
     assert letter.reason == "aggregate_corrupt"
     assert letter.source.startswith(f"{subject.stream}/shardId-")
+
+
+def test_rows_of_a_source_that_ends_are_put_in_order_and_none_is_late(kinesis: Kinesis) -> None:
+    """Though its readers leave off and are taken up again many times, and one may be far behind another."""
+    subject = subject_on(kinesis)
+    sent = events(3_000)
+    subject.put([(f"key-{at}", sent[at * 1_601 % 3_000]) for at in range(3_000)])
+    batches = read_in_order(open_source(subject.url(until="latest"), SCHEMA, 100))
+    assert sorted(name for b in batches for name in b.rows.column("transaction_id").to_pylist()) == sorted(
+        f"t{n}" for n in range(3_000)
+    )
+    assert not any(late for b in batches for late in b.rows.column("late").to_pylist())
 
 
 def test_keys_headers_and_arrival_times_travel_with_the_batch(kinesis: Kinesis) -> None:
