@@ -140,7 +140,8 @@ def test_a_stream_resharded_under_load_is_read_whole_and_in_order(server: str, r
     assert producer.rounds > 20
     check_complete(found, producer.rounds)
     check_complete(read(subject.url(until="latest")), producer.rounds)
-    check_complete(subject.read_with_checkpoints(500), producer.rounds)
+    if server == "kinesis_local":  # once is enough
+        check_complete(subject.read_with_checkpoints(500), producer.rounds)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from io_connectors.kinesis.write import RECORD_BYTES, KinesisDecisionSink, Kines
 from io_connectors.retry import Backoff
 from io_connectors.sinks import decision_sink, message_sink
 from io_connectors.urls import ConnectorUrl
+from pipelines.produce import main as produce
 from runners.local import Kinesis
 from tests.integration.faults import Answer, HttpFaultProxy
 from tests.integration.sink_conformance import (
@@ -222,6 +223,22 @@ def test_a_url_names_both_kinds_of_sink(kinesis: Kinesis) -> None:
     url = f"kinesis://{a_stream(kinesis)}?region=us-east-1&endpoint={kinesis.endpoint}"
     assert isinstance(message_sink(f"{url}&concurrency=2", "--sink"), KinesisSink)
     assert decision_sink(url)
+
+
+def test_what_is_produced_arrives_in_the_order_of_each_customer(kinesis: Kinesis) -> None:
+    """The command of demonstrations and load: customers are partition keys, and event times ascend."""
+    stream = a_stream(kinesis)
+    url = f"kinesis://{stream}?region=us-east-1&endpoint={kinesis.endpoint}"
+    source = "simulator:?customers=100&terminals=200&days=10&seed=1"
+    assert produce(["--source", source, "--sink", url, "--times", "recorded", "--count", "900", "--quiet"]) == 0
+    times: dict[str, list[str]] = {}
+    for key, data in records_of(kinesis, stream):
+        event = json.loads(data)
+        assert event["user_id"] == key
+        times.setdefault(key, []).append(event["timestamp"])
+    assert sum(map(len, times.values())) == 900
+    assert len(times) > 30
+    assert all(found == sorted(found) for found in times.values())
 
 
 def test_a_stream_that_is_not_there_is_refused_with_a_hint(kinesis: Kinesis) -> None:
