@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from io_connectors.kafka.clients import Ends, GroupCommitter, PartitionReader, TopicLooker, UnreachableError
-from io_connectors.kafka.pool import Pool
 from io_connectors.kafka.seldom import Seldom
 from io_connectors.kafka.settings import Cluster, ReadSettings
+from io_connectors.pool import Pool
 
 LOG = logging.getLogger(__name__)
 READERS: Pool[PartitionReader] = Pool()

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 from apache_beam.metrics import Metrics
 
-from io_connectors.kafka.pool import Pool
 from io_connectors.kinesis.api import KinesisApi
 from io_connectors.kinesis.fan_out import SubscribedShard
 from io_connectors.kinesis.feeds import Failures, Feed, PolledShard
@@ -18,6 +17,7 @@ from io_connectors.kinesis.pace import pace_of
 from io_connectors.kinesis.reader import SliceReader
 from io_connectors.kinesis.settings import ReadSettings, Stream
 from io_connectors.kinesis.shards import Keys, Segment, Shard
+from io_connectors.pool import Pool
 
 READERS: Pool[SliceReader] = Pool()
 _APIS: dict[Stream, KinesisApi] = {}

@@ -181,3 +181,16 @@ def test_without_prism_an_endless_source_is_refused_at_once(kafka: Kafka, tmp_pa
     assert err.count("\n") == 1
     for way_out in ("python -m runners.prism get", "until=latest", "max_duration=", "--runner=FlinkRunner"):
         assert way_out in err
+
+
+def test_a_topic_gives_the_decisions_that_the_simulator_gives(kafka: Kafka, tmp_path: Path) -> None:
+    """Spread over partitions and read in turns, no transaction is late, and each has the same features and score."""
+    kafka.create_topic("same-command", 3)
+    url = f"kafka://{kafka.bootstrap}/same-command"
+    simulator = "simulator:?customers=500&days=12"
+    assert produce(["--source", simulator, "--times", "recorded", "--quiet", "--sink", url]) == 0
+    direct = run_command(tmp_path / "direct", "--source", simulator, "--schema", "transaction-events")
+    through = run_command(tmp_path / "through", "--source", f"{url}?until=latest", "--schema", "transaction-events")
+    assert (direct.code, through.code, through.summary["late"]) == (0, 0, 0)
+    assert len(direct.decisions) > 10_000
+    assert through.decisions.equals(direct.decisions)

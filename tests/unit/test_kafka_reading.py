@@ -19,11 +19,11 @@ from io_connectors.kafka.connect import TopicEnds
 from io_connectors.kafka.damage import end_of_damage
 from io_connectors.kafka.lost import skip
 from io_connectors.kafka.partitions import FindPartitions, Part, PlanParts, plan, share_evenly
-from io_connectors.kafka.pool import IDLE_SECONDS, Pool
 from io_connectors.kafka.read import _ReadPart
 from io_connectors.kafka.records import raw_batch
 from io_connectors.kafka.settings import Cluster, ReadSettings
 from io_connectors.moments import Moment
+from io_connectors.pool import IDLE_SECONDS, Pool
 from io_connectors.spans import ENDLESS, Span, SpanTracker
 from io_connectors.watermarks import AdvancingWatermark
 from transforms.errors import UserError
