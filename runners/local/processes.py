@@ -123,6 +123,12 @@ def start(command: Command, log: Path) -> Process:
     return Process(child.pid, _start_of(child.pid) or "already over")
 
 
+def reap() -> None:
+    """Take note of our own children that somebody else has ended, so that nothing is left of them."""
+    for pid in [pid for pid, child in _CHILDREN.items() if child.poll() is not None]:
+        del _CHILDREN[pid]
+
+
 def _start_of(pid: int) -> str | None:
     """When the process that has a number now was started, or None when nothing alive has it."""
     return _start_on_linux(pid) if sys.platform == "linux" else _start_by_ps(pid)

@@ -30,6 +30,7 @@ from runners.local import (
     Server,
     free_port,
 )
+from runners.local.processes import reap
 from runners.prism import get_prism
 from transforms.errors import UserError
 
@@ -59,6 +60,7 @@ def servers() -> Iterator[Path]:
     )
     yield directory
     guard.communicate()
+    reap()
 
 
 def at_hand(get: Callable[[], T]) -> T:
