@@ -173,6 +173,7 @@ class ConfluentReader:
             if code == KafkaError._PARTITION_EOF:
                 self._position = max(self._position, message.offset())
             elif code in _OUT_OF_RANGE:
+                self._position = -1  # wherever it is sent now, it has to be told
                 raise OutOfRangeError(error.str())
             elif code in _DAMAGED:
                 damaged.append(self._skip_damage(error.str()))

@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from io_connectors.kafka.clients import Ends, GroupCommitter, PartitionReader, TopicLooker, UnreachableError
+from io_connectors.kafka.clients import (
+    Ends,
+    GroupCommitter,
+    PartitionReader,
+    RefusedError,
+    TopicLooker,
+    UnreachableError,
+)
 from io_connectors.kafka.seldom import Seldom
 from io_connectors.kafka.settings import Cluster, ReadSettings
 from io_connectors.pool import Pool
@@ -144,8 +151,8 @@ class TopicEnds:
         try:
             with looker_of(settings.cluster, settings.isolation) as looker:
                 return looker.ends(settings.topic, partitions, seconds=0.5)
-        except UnreachableError:
-            return []  # idle partitions do not advance meanwhile; the readers go on connecting
+        except (UnreachableError, RefusedError):
+            return []  # idle partitions do not advance meanwhile; what lasts the readers say
 
 
 TOPIC_ENDS = TopicEnds()

@@ -13,7 +13,6 @@ from kafka.errors import (
     AuthorizationError,
     CorruptRecordError,
     KafkaError,
-    KafkaTimeoutError,
     LogTruncationError,
     OffsetOutOfRangeError,
     SaslAuthenticationFailedError,
@@ -108,6 +107,10 @@ def _consumer(cluster: Cluster, isolation: str, seconds: float) -> Any:
         raise diagnose(cluster, str(error)) from error
 
 
+def _unanswered(error: KafkaError) -> RefusedError | UnreachableError:
+    return refusal(error) if isinstance(error, REFUSED) else UnreachableError(str(error))
+
+
 def refusal(error: KafkaError) -> RefusedError:
     """The library's errors of this kind as ours."""
     return RefusedError(str(error), "login" if isinstance(error, SaslAuthenticationFailedError) else "right")
@@ -141,9 +144,14 @@ class KafkaPythonReader:
             except CorruptRecordError as error:
                 damaged.append(self._skip_damage(str(error)))
             except (OffsetOutOfRangeError, LogTruncationError) as error:
+                self._position = -1  # wherever it is sent now, it has to be told
                 raise OutOfRangeError(str(error)) from error
             except REFUSED as error:
                 raise refusal(error) from error
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                break  # the library tries again by itself, and whoever polls comes again
         return _fetched(records, self._position, damaged)
 
     def close(self) -> None:
@@ -203,15 +211,15 @@ class KafkaPythonLooker:
         try:
             return {name: len(consumer.partitions_for_topic(name) or ()) for name in consumer.topics()}
         except KafkaError as error:
-            raise UnreachableError(str(error)) from error
+            raise _unanswered(error) from error
 
     def ends(self, topic: str, partitions: int, seconds: float) -> list[Ends | None]:
         consumer, places = self._connected(seconds), _places(topic, partitions)
         try:
             firsts = consumer.beginning_offsets(places, timeout_ms=int(seconds * 1000))
             lasts = consumer.end_offsets(places, timeout_ms=int(seconds * 1000))
-        except KafkaTimeoutError as error:
-            raise UnreachableError(str(error)) from error
+        except KafkaError as error:
+            raise _unanswered(error) from error
         return [Ends(firsts[place], max(firsts[place], lasts[place])) for place in places]
 
     def offsets_at(self, topic: str, partitions: int, millis: int, seconds: float) -> list[int | None]:
@@ -219,8 +227,8 @@ class KafkaPythonLooker:
         try:
             found = consumer.offsets_for_times(dict.fromkeys(places, millis), timeout_ms=int(seconds * 1000))
             lasts = consumer.end_offsets(places, timeout_ms=int(seconds * 1000))
-        except KafkaTimeoutError as error:
-            raise UnreachableError(str(error)) from error
+        except KafkaError as error:
+            raise _unanswered(error) from error
         return [lasts[place] if found[place] is None else found[place].offset for place in places]
 
     def close(self) -> None:

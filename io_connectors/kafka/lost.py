@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 
-from io_connectors.kafka.clients import Ends, Fetched, Lost, OutOfRangeError, PartitionReader, RefusedError
+from io_connectors.kafka.clients import (
+    Ends,
+    Fetched,
+    Lost,
+    OutOfRangeError,
+    PartitionReader,
+    RefusedError,
+    UnreachableError,
+)
 from io_connectors.kafka.connect import looker_of
 from io_connectors.kafka.partitions import Part
 from io_connectors.kafka.security import how_to_get_in
+from io_connectors.kafka.seldom import Seldom
 from io_connectors.kafka.settings import ReadSettings
 from transforms.errors import UserError
 
 LOG = logging.getLogger(__name__)
+SELDOM = Seldom(LOG)
 _NOTHING = np.empty(0, dtype=np.int64)
 ASK_SECONDS = 5.0
 
@@ -28,18 +39,23 @@ def poll(reader: PartitionReader, settings: ReadSettings, part: Part, position: 
     try:
         return reader.poll(settings.batch_rows, seconds)
     except OutOfRangeError as error:
-        with looker_of(settings.cluster, settings.isolation) as looker:
-            held = looker.ends(settings.topic, part[1] + 1, ASK_SECONDS)[part[1]]
-        if held is None:
-            raise
-        fetched = skip(settings, part, position, held)
-        if fetched is None:
-            raise UserError(_message(settings, part[1], position, held)) from error
+        fetched = _go_on(settings, part, position, error)
         reader.seek(fetched.position)
         return fetched
     except RefusedError as error:
         cluster = settings.cluster
         raise UserError(f"kafka://{cluster.brokers}: {error}; {how_to_get_in(cluster, error.what)}") from error
+
+
+def _go_on(settings: ReadSettings, part: Part, position: int, error: OutOfRangeError) -> Fetched:
+    held = _held(settings, part[1])
+    if held is None:
+        SELDOM.warn("%s-%d: offset %d: %s; will ask again", settings.topic, part[1], position, error)
+        return _nothing(position)
+    fetched = skip(settings, part, position, held)
+    if fetched is None:
+        raise UserError(_message(settings, part[1], position, held)) from error
+    return fetched
 
 
 def skip(settings: ReadSettings, part: Part, position: int, held: Ends) -> Fetched | None:
@@ -49,16 +65,34 @@ def skip(settings: ReadSettings, part: Part, position: int, held: Ends) -> Fetch
     that it has now were read before.
     """
     if held.first <= position <= held.end:
-        LOG.warning("%s-%d: offset %d was out of range, and is not any more", settings.topic, part[1], position)
-        return Fetched(_NOTHING, (), (), None, _NOTHING, position)
+        LOG.warning(
+            "%s-%d: offset %d was out of range, and is not any more: a follower lagged behind, or the log was cut and "
+            "has grown again",
+            *part[:2],
+            position,
+        )
+        return _nothing(position)
     if position > held.end:
         return None
     # Whoever asked for the earliest record there is gets it, though another was the earliest a moment ago.
     if settings.start.word == "earliest" and position == part[2]:
-        return Fetched(_NOTHING, (), (), None, _NOTHING, held.first)
+        return _nothing(held.first)
     if not settings.skip_missing:
         return None
-    return Fetched(_NOTHING, (), (), None, _NOTHING, held.first, lost=(Lost(position, held.first),))
+    return _nothing(held.first, lost=(Lost(position, held.first),))
+
+
+def _nothing(position: int, lost: Sequence[Lost] = ()) -> Fetched:
+    return Fetched(_NOTHING, (), (), None, _NOTHING, position, lost=lost)
+
+
+def _held(settings: ReadSettings, partition: int) -> Ends | None:
+    """What a partition holds; None while nobody says so."""
+    try:
+        with looker_of(settings.cluster, settings.isolation) as looker:
+            return looker.ends(settings.topic, partition + 1, ASK_SECONDS)[partition]
+    except UnreachableError:
+        return None
 
 
 def _message(settings: ReadSettings, partition: int, position: int, held: Ends) -> str:

@@ -48,8 +48,10 @@ class FakeReader:
         self.gives = list(gives)
         self.position = 0
         self.closed = 0
+        self.sent_to: list[int] = []
 
     def seek(self, offset: int) -> None:
+        self.sent_to.append(offset)
         self.position = offset
 
     def poll(self, most: int, seconds: float) -> Fetched:
@@ -66,10 +68,10 @@ class FakeReader:
 class FakeLooker:
     """A cluster with one topic."""
 
-    def __init__(self, *ends: Ends | None, at: Mapping[int, list[int]] | None = None) -> None:
+    def __init__(self, *ends: Ends | None, at: Mapping[int, list[int]] | None = None, fails: bool = False) -> None:
         self.held = list(ends)
         self.at = at or {}
-        self.fails = False
+        self.fails = fails
         self.asked = 0
 
     def topics(self, seconds: float) -> Mapping[str, int]:
@@ -204,12 +206,18 @@ def test_a_refusal_says_what_to_check(use: Callable[[Any], None]) -> None:
         turn(("t", 0, 0, ENDLESS, ENDLESS), Span(0))
 
 
-def test_lost_offsets_that_nobody_can_look_at_are_an_error(use: Callable[[Any], None]) -> None:
-    """A broker that says out of range, and then nothing, is asked again in the next attempt of the bundle."""
-    use(FakeReader(OutOfRangeError("gone")))
-    use(FakeLooker(None))
-    with pytest.raises(OutOfRangeError):
-        turn(("t", 0, 0, ENDLESS, ENDLESS), Span(0))
+@pytest.mark.parametrize("looker", [FakeLooker(None), FakeLooker(Ends(0, 9)), FakeLooker(fails=True)])
+def test_an_offset_that_may_be_there_is_asked_for_again(
+    use: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, looker: FakeLooker
+) -> None:
+    """A broker that is just starting may say out of range, and then nothing, or that all is well."""
+    reader = FakeReader(OutOfRangeError("gone"))
+    use(reader)
+    use(looker)
+    monkeypatch.setattr(read, "TOPIC_ENDS", TopicEnds(now=lambda: NOW))
+    elements, deferred, _ = turn(("t", 0, 0, ENDLESS, ENDLESS), Span(5))
+    assert (elements, deferred[0]) == ([], Span(5))
+    assert reader.sent_to == [5, 5]
 
 
 SKIPPING = ReadSettings(Cluster("b:1"), "t", skip_missing=True)
