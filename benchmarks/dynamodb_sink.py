@@ -70,7 +70,7 @@ def measure_locally(rows: int = ROWS) -> list[Speed]:
         UserError: DynamoDB Local cannot be had here.
     """
     with tempfile.TemporaryDirectory() as directory:
-        server = DynamoDb(Path(directory), free_port(), in_memory=True).start()
+        server = DynamoDb(Path(directory), free_port()).start()
         try:
             return measure(server, rows)
         finally:

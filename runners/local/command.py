@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("names", nargs="+", metavar="NAME", type=_name, help=names)
     another = "another port than the usual one; 0: any that is free"
     up.add_argument("--port", action="append", default=[], metavar="NAME=PORT", type=_port, help=another)
-    down = add("down", _down, "stop servers; their data stays")
+    down = add("down", _down, "stop servers; their data stays, but for what dynamodb and lambda held")
     down.add_argument("names", nargs="*", metavar="NAME", type=_name, help="all that run, when none is named")
     down.add_argument("--purge", action="store_true", help="remove their data and logs, too")
     add("status", _status, "say which servers were started and whether they still run")

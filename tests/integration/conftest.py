@@ -104,7 +104,7 @@ def postgres(servers: Path) -> Postgres:
 @pytest.fixture(scope="session")
 def dynamodb(servers: Path) -> DynamoDb:
     """DynamoDB Local: `.endpoint`, `.environment`, `.client()`. Its data outlives a kill."""
-    return running(DynamoDb(servers / "dynamodb", free_port()))
+    return running(DynamoDb(servers / "dynamodb", free_port(), in_memory=False))
 
 
 @pytest.fixture(scope="session")
