@@ -82,7 +82,7 @@ def topic(kafka: Kafka, client: str) -> Topic:
     return Topic(kafka, client)
 
 
-def read(settings: ReadSettings, part: Part, span: Span | None = None, seconds: float = 20.0) -> list[RawBatch]:
+def read(settings: ReadSettings, part: Part, span: Span | None = None, seconds: float = 60.0) -> list[RawBatch]:
     """The batches of a span, turn after turn until it is done."""
     rest: Span | None = span or Span(part[2], part[3])
     found, deadline = [], time.monotonic() + seconds
