@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from io_connectors.delivery import Message, OnRetry, Refused
+from io_connectors.delivery import Message, OnRetry, Refused, UndeliveredError
 from io_connectors.kafka.clients import RefusedError, UnreachableError
 from io_connectors.kafka.security import how_to_get_in
 from io_connectors.kafka.seldom import Seldom
@@ -63,7 +63,7 @@ def open_producer(settings: WriteSettings, on_retry: OnRetry) -> Producer:
     return KafkaPythonProducer(settings, on_retry)
 
 
-class UndeliveredError(Exception):
+class GaveUpError(Exception):
     """A client has given up on some messages; another attempt may do better."""
 
 
@@ -84,7 +84,12 @@ class KafkaWriter:
         self._producer: Producer | None = None
 
     def write(self, messages: Sequence[Message]) -> Sequence[Refused]:
-        return self._backoff.call(lambda: self._attempt(messages), _may_pass, self._on_retry)
+        try:
+            return self._backoff.call(lambda: self._attempt(messages), _may_pass, self._on_retry)
+        except (GaveUpError, UnreachableError) as error:
+            # Some may have arrived; which, nobody can tell, and readers know a repetition by its key.
+            undelivered = [Refused(at, "kafka_unavailable", str(error)) for at in range(len(messages))]
+            raise UndeliveredError(undelivered) from error
 
     def close(self) -> None:
         producer, self._producer = self._producer, None
@@ -112,14 +117,14 @@ class KafkaWriter:
 
 
 def _may_pass(error: Exception) -> bool:
-    return isinstance(error, UndeliveredError | UnreachableError)
+    return isinstance(error, GaveUpError | UnreachableError)
 
 
 def send(producer: Producer, messages: Sequence[Message]) -> list[Refused]:
     """Send messages; those that are refused together are sent again one by one, to find out which it is.
 
     Raises:
-        UndeliveredError: the client has given up.
+        GaveUpError: the client has given up.
     """
     refused: list[Refused] = []
     for failed in _refusals(producer.send(messages)):
@@ -132,5 +137,5 @@ def _refusals(failures: list[Failed]) -> list[Failed]:
     """Failures, all of them for good."""
     for failed in failures:
         if not failed.for_good:
-            raise UndeliveredError(f"{len(failures)} messages were not delivered: {failed.error}") from failed.error
+            raise GaveUpError(f"{len(failures)} messages were not delivered: {failed.error}") from failed.error
     return failures

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from io_connectors.delivery import Message
+from io_connectors.delivery import Message, UndeliveredError
 from io_connectors.kafka import producers
 from io_connectors.kafka.clients import RefusedError, UnreachableError
 from io_connectors.kafka.confluent import FORGET_SECONDS, PATIENCE_SECONDS, Troubles
 from io_connectors.kafka.diagnose import diagnose
-from io_connectors.kafka.producers import Failed, KafkaWriter, UndeliveredError, send
+from io_connectors.kafka.producers import Failed, GaveUpError, KafkaWriter, send
 from io_connectors.kafka.security import login, msk_token
 from io_connectors.kafka.settings import Cluster, WriteSettings
 from io_connectors.retry import Backoff
@@ -59,7 +59,7 @@ def test_who_was_refused_with_others_is_tried_alone() -> None:
 
 def test_a_failure_that_may_pass_fails_the_call() -> None:
     """Nothing is called refused that the broker never judged."""
-    with pytest.raises(UndeliveredError, match="1 messages were not delivered: timed out"):
+    with pytest.raises(GaveUpError, match="1 messages were not delivered: timed out"):
         send(FakeProducer(lambda m, _: Failed(0, TimeoutError("timed out"), False) if m.id == "b" else None), MESSAGES)
 
 
@@ -90,11 +90,24 @@ def test_what_was_not_delivered_is_sent_again_by_a_new_producer(opened: list[Fak
     writing = writer(retried)
     assert list(writing.write(MESSAGES)) == []
     assert (broken.closed, sound.closed) == (True, False)
-    assert [type(error) for error in retried] == [UndeliveredError, UnreachableError]
+    assert [type(error) for error in retried] == [GaveUpError, UnreachableError]
     assert list(writing.write(MESSAGES)) == []
     assert len(sound.calls) == 2, "a producer that works is kept"
     writing.close()
     assert sound.closed
+
+
+def test_after_a_while_messages_are_given_back_with_the_cause(opened: list[FakeProducer | Exception]) -> None:
+    """Alerts become dead letters then, and decisions are written again by the bundle that is run again."""
+    opened += [UnreachableError("down")] * 10
+    now = iter(range(1_000))
+    writing = KafkaWriter(
+        SETTINGS, lambda _: None, Backoff(give_up_after=5, sleep=lambda _: None, clock=lambda: float(next(now)))
+    )
+    with pytest.raises(UndeliveredError) as given_up:
+        writing.write(MESSAGES)
+    assert [refused.at for refused in given_up.value.refused] == list(range(len(MESSAGES)))
+    assert {refused.error for refused in given_up.value.refused} == {"down"}
 
 
 def test_a_refusal_is_not_tried_again(opened: list[FakeProducer | Exception]) -> None:
