@@ -27,7 +27,7 @@ from pipelines.progress import Progress
 from pipelines.report import report_html
 from pipelines.setting_values import mask_secrets
 from pipelines.settings import settings_as_toml
-from pipelines.stream import INTERRUPTED, run_until_stopped, terminable
+from pipelines.stream import INTERRUPTED, give_back_stderr, human_stderr, run_until_stopped, terminable
 from pipelines.summary import RunFacts, summary_json, summary_text
 from runners.presets import pipeline_options
 from transforms import tally
@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain("interrupted: what was written until then stands, but it is not all")
         return INTERRUPTED
+    finally:
+        give_back_stderr()
 
 
 def _run(command: CommandLine) -> int:
@@ -103,7 +105,7 @@ def _execute(pipeline: beam.Pipeline, plan: Plan, output: OutputDirectory) -> Ru
 
 def _complain(text: str) -> None:
     """One line on standard error, whatever the text holds."""
-    print(mask_card_numbers(printable(" ".join(text.splitlines()))), file=sys.stderr)
+    print(mask_card_numbers(printable(" ".join(text.splitlines()))), file=human_stderr())
 
 
 def _tell(text: str) -> None:

@@ -10,8 +10,8 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
-from typing import Any, NoReturn
+from contextlib import contextmanager
+from typing import Any, NoReturn, TextIO
 
 import apache_beam as beam
 from apache_beam.runners.runner import PipelineResult, PipelineState
@@ -52,26 +52,43 @@ def run_until_stopped(pipeline: beam.Pipeline) -> tuple[PipelineResult, str]:
             ended.append(error)
 
     waiting = threading.Thread(target=wait, name="pipeline", daemon=True)
-    with redirect_stderr(_Logged()):
-        waiting.start()
-        try:
-            while waiting.is_alive():
-                waiting.join(0.5)
-        except KeyboardInterrupt:
-            _stop(result, waiting)
-            return result, PipelineState.DONE
+    sys.stderr = _Logged(sys.stderr)
+    waiting.start()
+    try:
+        while waiting.is_alive():
+            waiting.join(0.5)
+    except KeyboardInterrupt:
+        _stop(result, waiting)
+        return result, PipelineState.DONE
+    give_back_stderr()
     if isinstance(ended[0], Exception):
         raise ended[0]
     return result, str(ended[0])
 
 
 class _Logged(io.TextIOBase):
-    """Takes what Beam's workers print when a bundle fails, tracebacks of many lines, to where errors are logged."""
+    """Takes what Beam's workers print when a bundle fails, tracebacks of many lines, to where errors are logged.
+
+    After a stop it stays: threads whose connections were closed go on printing for a while.
+    """
+
+    def __init__(self, instead_of: TextIO) -> None:
+        self.instead_of = instead_of
 
     def write(self, text: str) -> int:
         if text.strip():
             _LOGGER.error("%s", text.rstrip())
         return len(text)
+
+
+def human_stderr() -> TextIO:
+    """Standard error as people see it, also while what workers print there goes to the log."""
+    return sys.stderr.instead_of if isinstance(sys.stderr, _Logged) else sys.stderr
+
+
+def give_back_stderr() -> None:
+    """Let what is printed on standard error be seen again."""
+    sys.stderr = human_stderr()
 
 
 def _stop(result: PipelineResult, waiting: threading.Thread) -> None:
