@@ -27,7 +27,7 @@ from pipelines.progress import Progress
 from pipelines.report import report_html
 from pipelines.setting_values import mask_secrets
 from pipelines.settings import settings_as_toml
-from pipelines.stream import INTERRUPTED, give_back_stderr, human_stderr, run_until_stopped, terminable
+from pipelines.stream import INTERRUPTED, human_stderr, run_until_stopped, terminable
 from pipelines.summary import RunFacts, summary_json, summary_text
 from runners.presets import pipeline_options
 from transforms import tally
@@ -53,8 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain("interrupted: what was written until then stands, but it is not all")
         return INTERRUPTED
-    finally:
-        give_back_stderr()
 
 
 def _run(command: CommandLine) -> int:

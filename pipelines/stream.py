@@ -36,6 +36,8 @@ def terminable() -> Iterator[None]:
 def run_until_stopped(pipeline: beam.Pipeline) -> tuple[PipelineResult, str]:
     """Run `pipeline`; its result, and the state it ended in, which is `DONE` when it was stopped.
 
+    After a stop `sys.stderr` stays where errors are logged; `human_stderr` is what people see.
+
     Raises:
         Exception: the pipeline failed.
     """
@@ -60,7 +62,7 @@ def run_until_stopped(pipeline: beam.Pipeline) -> tuple[PipelineResult, str]:
     except KeyboardInterrupt:
         _stop(result, waiting)
         return result, PipelineState.DONE
-    give_back_stderr()
+    sys.stderr = human_stderr()
     if isinstance(ended[0], Exception):
         raise ended[0]
     return result, str(ended[0])
@@ -84,11 +86,6 @@ class _Logged(io.TextIOBase):
 def human_stderr() -> TextIO:
     """Standard error as people see it, also while what workers print there goes to the log."""
     return sys.stderr.instead_of if isinstance(sys.stderr, _Logged) else sys.stderr
-
-
-def give_back_stderr() -> None:
-    """Let what is printed on standard error be seen again."""
-    sys.stderr = human_stderr()
 
 
 def _stop(result: PipelineResult, waiting: threading.Thread) -> None:
