@@ -31,12 +31,14 @@ class Sinks:
     Attributes:
         decisions, alerts: one or more each.
         dead_letters, summaries: one each.
+        last_resort: a local file for what even these refuse for good.
     """
 
     decisions: tuple[Sink, ...]
     alerts: tuple[Sink, ...]
     dead_letters: Sink
     summaries: Sink
+    last_resort: Sink
 
 
 def open_sinks(output: Output, files: Sequence[str]) -> Sinks:
@@ -55,10 +57,16 @@ def open_sinks(output: Output, files: Sequence[str]) -> Sinks:
         alerts=tuple(record_sink(url, "--alert") for url in output.alerts or (f"file:{local.alerts}",)),
         dead_letters=record_sink(output.dead_letters or f"file:{local.dead_letters}", "--dead_letters"),
         summaries=record_sink(output.summaries or f"file:{local.windows}", "output.summaries"),
+        last_resort=record_sink(_file_of(output.dead_letters) or f"file:{local.dead_letters}", "--dead_letters"),
     )
     _check_files(output, files, local)
     check_watched(output, files)
     return sinks
+
+
+def _file_of(text: str | None) -> str | None:
+    """A URL, if it names a local file: those take everything, or fail."""
+    return text if text and parse_url(text, RECORD_SINKS, "--dead_letters").scheme == "file" else None
 
 
 def _check_files(output: Output, files: Sequence[str], local: OutputDirectory) -> None:
@@ -122,4 +130,6 @@ def write(outputs: FraudOutputs, sinks: Sinks, source: Source) -> None:
     if source.commit is not None:
         held = {f"decisions[{at}]": delivered.written for at, delivered in enumerate(decided)}
         _ = {"read": outputs.raw, "dead_letters": dead.written, **held} | "CommitOffsets" >> source.commit
-    _ = outputs.summaries | "WriteSummaries" >> sinks.summaries
+    summed = outputs.summaries | "WriteSummaries" >> sinks.summaries
+    refused_again = (dead.dead_letters, summed.dead_letters) | "GatherRefused" >> beam.Flatten()
+    _ = refused_again | "WriteRefused" >> sinks.last_resort
