@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from uuid import UUID
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from transforms.batch import from_rows
@@ -81,3 +82,19 @@ def test_rows_keep_their_time_to_the_microsecond() -> None:
     assert [letter.event_time for letter in letters] == times
     assert {letter.transaction_id for letter in letters} == {"************1111"}
     assert json.loads(letters[0].payload)["transaction_id"] == "************1111"
+
+
+@given(st.uuids(version=4), st.sampled_from(["", "id=", '"', " "]), st.sampled_from(["", '"', ",", " 12/27"]))
+def test_a_uuid_is_no_card_number(uuid: UUID, before: str, after: str) -> None:
+    """Ids of transactions stand whole in alerts and dead letters, also where their digits pass for a card number."""
+    for text in (str(uuid), uuid.hex):
+        assume(any(c.isalpha() for c in text))
+        assert mask_card_numbers(before + text + after) == before + text + after
+
+
+def test_a_uuid_whose_digits_pass_for_a_card_number_is_kept() -> None:
+    """One in some hundreds does: `809-4809-8439-93` passes the Luhn check, and stands in a UUID."""
+    uuid = "8fdaa809-4809-8439-93b6-9a281cb03e73"
+    assert mask_card_numbers(uuid) == uuid
+    assert mask_card_numbers(f"{uuid} 4111111111111111") == f"{uuid} ************1111"
+    assert mask_card_numbers("x809-4809-8439-93b") != "x809-4809-8439-93b"

@@ -23,6 +23,7 @@ _WEBHOOK = re.compile(r"https://[\w.-]+(:\d+)?/[\w./-]+|http://(localhost|127\.0
 #: What SNS says of messages that it will never take.
 _TOO_LARGE = frozenset(("BatchRequestTooLong", "InvalidParameter", "InvalidParameterValue", "ValidationError"))
 _TEXT_LIMIT = 1500  # characters of one alert in Slack, which takes 40,000 a message
+_JOINED_ON = frozenset(("alert_id", "transaction_id"))  # a number of 16 digits passes for a card one time in ten
 SECRET_AGE = 300.0  # seconds after which a secret is read again, in case it was rotated
 
 
@@ -180,13 +181,13 @@ class SlackChannel:
 
 
 def masked(alert: Alert) -> Alert:
-    """The alert with card numbers masked in all its texts but its id.
+    """The alert with card numbers masked in all its texts but the ids that receivers join on.
 
     Example:
         >>> masked({"alert_id": "4111111111111111", "customer_id": "4111111111111111", "amount_minor": 100})
         {'alert_id': '4111111111111111', 'customer_id': '************1111', 'amount_minor': 100}
     """
-    return {name: value if name == "alert_id" else _masked(value) for name, value in alert.items()}
+    return {name: value if name in _JOINED_ON else _masked(value) for name, value in alert.items()}
 
 
 def _masked(value: Any) -> Any:
