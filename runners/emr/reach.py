@@ -1,0 +1,87 @@
+"""What a node of a cluster can reach: neither the files nor the servers of the machine that makes the package."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from io_connectors.sinks import DECISION_SINKS, RECORD_SINKS
+from io_connectors.sources import SOURCES
+from io_connectors.urls import ConnectorUrl, parse_url
+from model_artifacts.artifact import shipped_models
+from pipelines.settings import Settings
+from transforms.errors import UserError
+
+_LOOPBACK = re.compile(r"(?:localhost|127(?:\.\d+){3}|\[::1\])(?::\d+)?")
+#: Where what is only for trying a package out is let through.
+_ANYWAY = "to try a package on this machine's own cluster, add --allow_local"
+
+
+def check_reach(settings: Settings) -> None:
+    """Refuse settings that a node could not follow, or whose results would be lost with it.
+
+    Raises:
+        UserError: names the flag, and what to give instead.
+
+    Example:
+        >>> from pipelines.settings import load_settings
+        >>> check_reach(load_settings())
+        Traceback (most recent call last):
+        transforms.errors.UserError: --sink is not given: decisions would be files on a node and lost with it; name a \
+database, a topic or s3://bucket/prefix (to try a package on this machine's own cluster, add --allow_local)
+    """
+    for flag, what, text in _results(settings):
+        if text is None:
+            raise UserError(
+                f"{flag} is not given: {what} would be files on a node and lost with it; name a database, a topic or "
+                f"s3://bucket/prefix ({_ANYWAY})"
+            )
+        url = parse_url(text, DECISION_SINKS if flag == "--sink" else RECORD_SINKS, flag)
+        if url.scheme == "file":
+            raise UserError(
+                f"{flag}: {url} is a file on whichever node a worker runs and lost with it; name a database, a topic "
+                f"or s3://bucket/prefix ({_ANYWAY})"
+            )
+        _refuse_loopback(flag, url)
+    for flag, text in (("--source", settings.input.source), ("--labels", settings.input.labels)):
+        if text is not None:
+            _check_source(flag, text)
+    _check_model(settings.model.uri)
+
+
+def _results(settings: Settings) -> Iterator[tuple[str, str, str | None]]:
+    """For each result the flag that says where it goes, what it is, and the URL, if there is one."""
+    output = settings.output
+    for text in output.sinks or (None,):
+        yield "--sink", "decisions", text
+    for text in output.alerts or (None,):
+        yield "--alert", "alerts", text
+    yield "--dead_letters", "what could not be processed", output.dead_letters
+    yield "--set output.summaries=URL", "the summaries of windows", output.summaries
+
+
+def _check_source(flag: str, text: str) -> None:
+    url = parse_url(text, SOURCES, flag)
+    if url.scheme in ("file", "simulator"):
+        raise UserError(
+            f"{flag}: {url.scheme}: is of this machine, or made up; a cluster reads kafka://, kinesis:// or s3:// "
+            f"({_ANYWAY})"
+        )
+    _refuse_loopback(flag, url)
+
+
+def _refuse_loopback(flag: str, url: ConnectorUrl) -> None:
+    hosts = url.path.partition("/")[0].rpartition("@")[2].split(",")
+    endpoint = url.parameters.get("endpoint", "").partition("://")[2].partition("/")[0]
+    for host in (*hosts, endpoint):
+        if _LOOPBACK.fullmatch(host):
+            raise UserError(f"{flag}: {host} is each node itself, where no such server runs ({_ANYWAY})")
+
+
+def _check_model(uri: str | None) -> None:
+    """A model reaches the nodes in the wheel: what is not shipped in it is not there."""
+    if uri is not None and uri not in shipped_models():
+        raise UserError(
+            f"--model: {uri} is a directory of this machine; copy it into model_artifacts/, which the nodes get with "
+            f"the wheel, and give its name ({_ANYWAY})"
+        )
