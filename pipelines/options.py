@@ -77,6 +77,7 @@ class CommandLine:
         runner: Beam's name of the runner, or the full name of a class.
         beam_args: the flags that are Beam's, as they were given; `--runner` is not among them.
         print_config: whether to write the settings instead of running.
+        explain_runner: whether to write what the runner is told, and why, instead of running.
     """
 
     settings: Settings
@@ -84,6 +85,7 @@ class CommandLine:
     runner: str
     beam_args: list[str]
     print_config: bool
+    explain_runner: bool
 
 
 def parse_command_line(argv: Sequence[str]) -> CommandLine:
@@ -100,8 +102,10 @@ def parse_command_line(argv: Sequence[str]) -> CommandLine:
     own, rest = _own_parser().parse_known_args(argv)
     settings, origins = settings_and_origins(own.config, own.set, {flag: getattr(own, flag) for flag in FLAGS})
     runner = _runner(own.runner or DEFAULT_RUNNER)
+    if runner == "FlinkRunner":
+        importlib.import_module("runners.flink.options")  # declares the flags that Beam's own Python half does not
     _check_beam_args(rest, runner)
-    return CommandLine(settings, origins, runner, rest, own.print_config)
+    return CommandLine(settings, origins, runner, rest, own.print_config, own.explain_runner)
 
 
 def _check_words(argv: Sequence[str]) -> None:
@@ -182,6 +186,9 @@ def _own_parser() -> _Parser:
     )
     run.add_argument(
         "--runner", metavar="NAME", action=_Once, help=f"Beam's runner, such as FlinkRunner (default {DEFAULT_RUNNER})"
+    )
+    run.add_argument(
+        "--explain_runner", action="store_true", help="write what the runner is told, each with its reason, and stop"
     )
     run.add_argument("--quiet", action="store_const", const="off", help="no progress, the summary only")
     given = parser.add_argument_group("All settings")

@@ -6,13 +6,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics.metric import MetricsFilter
+from apache_beam.options.pipeline_options import PortableOptions
 from apache_beam.runners.runner import PipelineState
 
 from io_connectors.output_directory import OutputDirectory
@@ -20,16 +19,19 @@ from pipelines import watch
 from pipelines.error_log import ErrorLog, in_one_line, is_interrupt
 from pipelines.formats import printable
 from pipelines.fraud import FraudOutputs, build
+from pipelines.on_flink import leave_running, run_to_the_end
 from pipelines.options import CommandLine, parse_command_line
 from pipelines.outputs import open_sinks, write
 from pipelines.plan import Plan, make_plan
 from pipelines.progress import Progress
 from pipelines.report import report_html
-from pipelines.setting_values import mask_secrets
+from pipelines.report_facts import beam_counters, run_facts
 from pipelines.settings import settings_as_toml
 from pipelines.stream import INTERRUPTED, human_stderr, run_until_stopped, terminable
 from pipelines.summary import RunFacts, summary_json, summary_text
-from runners.presets import pipeline_options
+from runners.flink.package import package
+from runners.flink.run import check_cluster
+from runners.presets import FLINK, explanation, pipeline_options
 from transforms import tally
 from transforms.card_numbers import mask_card_numbers
 from transforms.durations import SECOND, parse_duration
@@ -56,16 +58,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: CommandLine) -> int:
-    plan = make_plan(command.settings)
-    sinks = open_sinks(plan.settings.output, plan.files)
+    plan, on_flink = make_plan(command.settings), command.runner == FLINK
     options = pipeline_options(command.runner, command.beam_args, plan.bounded, plan.ordering)
+    if command.explain_runner:
+        _tell(explanation(options, plan.bounded))
+        return 0
+    sinks = open_sinks(plan.settings.output, plan.files)
     pipeline = beam.Pipeline(options=options)
     outputs = build(pipeline, plan)  # before the output directory is touched: it may refuse something yet
+    if on_flink and (jar := options.view_as(PortableOptions).output_executable_path):
+        write(outputs, sinks, plan.source)
+        package(pipeline, Path(jar))
+        _tell(jar)
+        return 0
+    if on_flink:
+        check_cluster(options)
+    facts = None
     with OutputDirectory(plan.settings.output.directory) as output, ErrorLog(output.errors) as log, terminable():
         try:
             write(outputs, sinks, plan.source)
-            _keep_statistics(outputs, plan, output)
-            facts = _execute(pipeline, plan, output)
+            if outputs.statistics is not None:
+                _ = outputs.statistics | "KeepStatistics" >> beam.Map(partial(_keep, str(output.statistics.absolute())))
+            if on_flink and not plan.bounded:
+                _tell(leave_running(pipeline))
+                return 0
+            facts = run_to_the_end(pipeline, plan, output) if on_flink else _execute(pipeline, outputs, plan, output)
+            output.report.write_text(report_html(facts), "utf-8")
+            output.summary.write_bytes(summary_json(facts))
         except UserError:
             raise
         except Exception as error:
@@ -81,8 +100,10 @@ def _run(command: CommandLine) -> int:
     return 0
 
 
-def _execute(pipeline: beam.Pipeline, plan: Plan, output: OutputDirectory) -> RunFacts:
-    """Run the pipeline to its end, or until it is stopped, and write what it came to."""
+def _execute(pipeline: beam.Pipeline, outputs: FraudOutputs, plan: Plan, output: OutputDirectory) -> RunFacts:
+    """Run the pipeline to its end, or until it is stopped, and say what it came to."""
+    if not plan.bounded:
+        _ = outputs.decisions | "WatchDecisions" >> beam.ParDo(watch.WatchDecisions(plan.manifest.feature_names))
     progress = Progress(plan.settings.progress.mode, parse_duration(plan.settings.progress.every) / SECOND)
     tally.reset()
     watch.reset()
@@ -95,10 +116,13 @@ def _execute(pipeline: beam.Pipeline, plan: Plan, output: OutputDirectory) -> Ru
             result, state = run_until_stopped(pipeline)
     if state != PipelineState.DONE:
         raise RuntimeError(f"the pipeline ended as {state}; what was written until then stands")
-    facts = _facts(plan, output, result, time.monotonic() - started, progress)
-    output.report.write_text(report_html(facts), "utf-8")
-    output.summary.write_bytes(summary_json(facts))
-    return facts
+    wall_seconds = time.monotonic() - started
+    if not plan.bounded:
+        so_far = watch.so_far(plan.manifest.feature_names)
+        return run_facts(plan, output, so_far, tally.snapshot(), wall_seconds, progress)
+    statistics = RunStatisticsCoder().decode(output.statistics.read_bytes())
+    output.statistics.unlink()
+    return run_facts(plan, output, statistics, beam_counters(result.metrics()), wall_seconds, progress)
 
 
 def _complain(text: str) -> None:
@@ -115,65 +139,7 @@ def _tell(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
 
 
-def _keep_statistics(outputs: FraudOutputs, plan: Plan, output: OutputDirectory) -> None:
-    """See that the command finds the statistics when the pipeline has ended."""
-    if outputs.statistics is not None:
-        _ = outputs.statistics | "KeepStatistics" >> beam.Map(partial(_keep, str(output.statistics)))
-    else:
-        _ = outputs.decisions | "WatchDecisions" >> beam.ParDo(watch.WatchDecisions(plan.manifest.feature_names))
-
-
 def _keep(path: str, statistics: RunStatistics) -> None:
     """Leave the statistics where the command finds them when the pipeline has ended."""
     Path(f"{path}.tmp").write_bytes(RunStatisticsCoder().encode(statistics))
     os.replace(f"{path}.tmp", path)
-
-
-def _facts(plan: Plan, output: OutputDirectory, result: Any, wall_seconds: float, progress: Progress) -> RunFacts:
-    settings = plan.settings
-    if plan.bounded:
-        statistics = RunStatisticsCoder().decode(output.statistics.read_bytes())
-        output.statistics.unlink()
-        counters = _counters(result.metrics())
-    else:
-        statistics, counters = watch.so_far(plan.manifest.feature_names), tally.snapshot()
-    files = {
-        "decisions": ", ".join(settings.output.sinks) or f"{output.decisions}{os.sep}*.parquet",
-        "alerts": ", ".join(settings.output.alerts) or str(output.alerts),
-        "dead letters": settings.output.dead_letters or str(output.dead_letters),
-        "windows": settings.output.summaries or str(output.windows),
-        "report": str(output.report),
-        "figures": str(output.summary),
-    }
-    return RunFacts(
-        statistics=statistics,
-        source=mask_secrets(settings.input.source),
-        schema=plan.schema.name,
-        model_id=plan.manifest.model_id,
-        thresholds=plan.thresholds,
-        costs=plan.costs,
-        ordering=plan.ordering,
-        read=counters.get("read", 0),
-        dead_letters=_by_reason(counters, "dead_letters"),
-        refused_labels=_by_reason(counters, "refused_labels"),
-        suppressed=counters.get("alerts.suppressed", 0),
-        undelivered=_by_reason(counters, "undelivered"),
-        wall_seconds=wall_seconds,
-        throughput=progress.samples,
-        files=files,
-        minor_digits=plan.manifest.feature_set.minor_digits,
-    )
-
-
-def _counters(metrics: Any) -> dict[str, int]:
-    """What `Count` counted, by name, and of dead letters by name and reason (`dead_letters.duplicate`)."""
-    found: dict[str, int] = {}
-    for counter in metrics.query(MetricsFilter())["counters"]:
-        of = counter.key.metric
-        name = of.name if of.namespace == "records" else f"{of.namespace}.{of.name}"
-        found[name] = found.get(name, 0) + counter.result
-    return found
-
-
-def _by_reason(counters: Mapping[str, int], name: str) -> dict[str, int]:
-    return {key.removeprefix(f"{name}."): count for key, count in counters.items() if key.startswith(f"{name}.")}

@@ -6,6 +6,7 @@ import logging
 
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, PrismRunnerOptions, StandardOptions
 
+from runners.flink.preset import explain_preset, preset_arguments
 from runners.prism import find_prism
 from transforms.errors import UserError
 
@@ -13,6 +14,7 @@ from transforms.errors import UserError
 #: one runs input that ends fastest, and gives nothing out before input ends; Prism streams.
 IN_MEMORY = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 PRISM = "PrismRunner"
+FLINK = "FlinkRunner"
 #: Seconds: three years.
 FOREVER = 10**8
 
@@ -31,6 +33,9 @@ def pipeline_options(
     Raises:
         UserError: the runner cannot do what is asked of it.
     """
+    if runner == FLINK:
+        _hush_job_server()
+        beam_arguments = [*preset_arguments(bounded), *beam_arguments]
     options = PipelineOptions(beam_arguments)
     standard = options.view_as(StandardOptions)
     standard.runner = runner
@@ -61,10 +66,36 @@ def _prepare_prism(options: PipelineOptions, bounded: bool, ordering: str) -> No
                 else "Prism is not on this machine: python -m runners.prism get"
             )
         prism.prism_location = str(found)
-    # It warns of starting and of stopping Prism, which is what it is for.
-    logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
+    _hush_job_server()
     if not bounded:
         # Beam says this does not limit how long a job runs, but its streams of a job's state and messages end with it.
         portable.job_server_timeout = max(portable.job_server_timeout, FOREVER)
     # Workers are threads of this process unless something else is asked for.
     portable.environment_type = portable.environment_type or "LOOPBACK"
+
+
+def _hush_job_server() -> None:
+    """Beam warns of starting and of stopping a job server, which is what it is for."""
+    logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
+
+
+def explanation(options: PipelineOptions, bounded: bool) -> str:
+    """A table of what the runner is told beside the user's own flags: setting, value and reason.
+
+    Args:
+        options: as `pipeline_options` made them.
+        bounded: whether the sources end.
+    """
+    runner = options.view_as(StandardOptions).runner
+    if runner == FLINK:
+        rows = explain_preset(options, bounded)
+    elif runner == PRISM:
+        portable = options.view_as(PortableOptions)
+        rows = [
+            ("--runner", PRISM, "the local runner that streams; the in-memory one gives nothing out before input ends"),
+            ("--environment_type", str(portable.environment_type), "workers are threads of this process"),
+        ]
+    else:
+        rows = [("--runner", str(runner), "input that ends runs fastest in memory, without Beam picking a runner")]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return "\n".join(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {reason}" for name, value, reason in rows)

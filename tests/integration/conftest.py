@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import pytest
 
+from runners.flink.cluster import FlinkCluster, start_cluster
 from runners.local import (
     S3,
     Aws,
@@ -41,6 +42,7 @@ import shutil, sys
 from pathlib import Path
 from runners.local import stop_all
 sys.stdin.read()
+stop_all(Path(sys.argv[1], "flink"))
 stop_all(Path(sys.argv[1]))
 shutil.rmtree(sys.argv[1])
 """
@@ -123,6 +125,12 @@ def kinesis_local(servers: Path) -> KinesisLocal:
 def s3(servers: Path) -> S3:
     """A strict S3: `.endpoint`, `.environment`, `.client()`, `.create_bucket(name)`."""
     return running(S3(servers / "s3", free_port()))
+
+
+@pytest.fixture(scope="session")
+def flink(servers: Path) -> FlinkCluster:
+    """A Flink cluster with one TaskManager of two slots: `.rest`, `.flags` for the pipeline, `.process(name)`."""
+    return at_hand(lambda: start_cluster(servers / "flink", ports={"rest": 0, "workers": 0}))
 
 
 @pytest.fixture(scope="session")

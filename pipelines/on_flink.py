@@ -1,0 +1,58 @@
+"""Run the pipeline on a Flink cluster: input that ends is waited for, a stream is left to run there."""
+
+from __future__ import annotations
+
+import time
+
+import apache_beam as beam
+
+from io_connectors.output_directory import OutputDirectory
+from pipelines.plan import Plan
+from pipelines.progress import Progress
+from pipelines.report_facts import run_facts
+from pipelines.summary import RunFacts
+from runners.flink.run import start
+from runners.flink.submit import FlinkJob
+from transforms.durations import SECOND, parse_duration
+from transforms.statistics import RunStatisticsCoder
+
+
+def run_to_the_end(pipeline: beam.Pipeline, plan: Plan, output: OutputDirectory) -> RunFacts:
+    """Run input that ends, and say what it came to.
+
+    Raises:
+        UserError: the job cannot be started, or failed; with Flink's reason.
+    """
+    started = time.monotonic()
+    job = start(pipeline, bounded=True)
+    every = parse_duration(plan.settings.progress.every) / SECOND
+    with Progress(plan.settings.progress.mode, max(every, 1.0), snapshot=job.tally) as progress:
+        try:
+            job.wait_until_finish()
+        except KeyboardInterrupt:
+            job.cancel()
+            raise
+    statistics = RunStatisticsCoder().decode(output.statistics.read_bytes())
+    output.statistics.unlink()
+    return run_facts(plan, output, statistics, job.tally(), time.monotonic() - started, progress)
+
+
+def leave_running(pipeline: beam.Pipeline) -> str:
+    """Start a stream, and say how to look after it once its workers run.
+
+    Raises:
+        UserError: the job cannot be started, or its workers do not come.
+    """
+    return _how_to_look_after(start(pipeline, bounded=False))
+
+
+def _how_to_look_after(job: FlinkJob) -> str:
+    at = "" if job.rest.url == "http://localhost:8081" else f" --flink_master {job.rest.url}"
+    return "\n".join(
+        [
+            f"job {job.id} runs: {job.url}",
+            f"  python -m runners.flink savepoint {job.id}{at}   writes a savepoint",
+            f"  python -m runners.flink stop {job.id}{at}        stops it with one",
+            "  --savepoint_path=URL                             starts the next version of it from there",
+        ]
+    )

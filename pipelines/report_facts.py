@@ -1,0 +1,77 @@
+"""What a run came to, as its report has it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from apache_beam.metrics.metric import MetricsFilter
+
+from io_connectors.output_directory import OutputDirectory
+from pipelines.plan import Plan
+from pipelines.progress import Progress
+from pipelines.setting_values import mask_secrets
+from pipelines.summary import RunFacts
+from transforms.statistics import RunStatistics
+
+
+def run_facts(
+    plan: Plan,
+    output: OutputDirectory,
+    statistics: RunStatistics,
+    counters: Mapping[str, int],
+    wall_seconds: float,
+    progress: Progress,
+) -> RunFacts:
+    """The facts of a run that has ended.
+
+    Args:
+        plan: what it was to do.
+        output: where its results are.
+        statistics: of all its decisions.
+        counters: as `transforms.tally` names them.
+        wall_seconds: how long it took.
+        progress: its course.
+    """
+    settings = plan.settings
+    files = {
+        "decisions": ", ".join(settings.output.sinks) or f"{output.decisions}{os.sep}*.parquet",
+        "alerts": ", ".join(settings.output.alerts) or str(output.alerts),
+        "dead letters": settings.output.dead_letters or str(output.dead_letters),
+        "windows": settings.output.summaries or str(output.windows),
+        "report": str(output.report),
+        "figures": str(output.summary),
+    }
+    return RunFacts(
+        statistics=statistics,
+        source=mask_secrets(settings.input.source),
+        schema=plan.schema.name,
+        model_id=plan.manifest.model_id,
+        thresholds=plan.thresholds,
+        costs=plan.costs,
+        ordering=plan.ordering,
+        read=counters.get("read", 0),
+        dead_letters=_by_reason(counters, "dead_letters"),
+        refused_labels=_by_reason(counters, "refused_labels"),
+        suppressed=counters.get("alerts.suppressed", 0),
+        undelivered=_by_reason(counters, "undelivered"),
+        wall_seconds=wall_seconds,
+        throughput=progress.samples,
+        files=files,
+        minor_digits=plan.manifest.feature_set.minor_digits,
+    )
+
+
+def beam_counters(metrics: Any) -> dict[str, int]:
+    """What `Count` counted, by name, and of dead letters by name and reason (`dead_letters.duplicate`)."""
+    found: dict[str, int] = {}
+    for counter in metrics.query(MetricsFilter())["counters"]:
+        of = counter.key.metric
+        name = of.name if of.namespace == "records" else f"{of.namespace}.{of.name}"
+        found[name] = found.get(name, 0) + counter.result
+    return found
+
+
+def _by_reason(counters: Mapping[str, int], name: str) -> dict[str, int]:
+    return {key.removeprefix(f"{name}."): count for key, count in counters.items() if key.startswith(f"{name}.")}

@@ -1,0 +1,1 @@
+"""Flink: a cluster on this machine, and jobs on any: `python -m runners.flink up`."""

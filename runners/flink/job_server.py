@@ -1,0 +1,106 @@
+"""Beam's Flink job server, the jar that makes job jars: Beam's own where Maven has it, or put together from parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from apache_beam import version as beam_version
+
+from runners.flink.versions import (
+    ASSEMBLED_HARNESS,
+    ASSEMBLED_JOB_SERVICE,
+    ASSEMBLED_RUNNER,
+    MAVEN_SHADE_PLUGIN,
+    SLF4J_SIMPLE,
+)
+from runners.local.cache import installed
+from runners.local.tools import find_program, run_program, say
+from runners.local.versions import MAVEN_DEPENDENCY_PLUGIN
+from transforms.errors import UserError
+
+MAIN = "org.apache.beam.runners.flink.FlinkJobServerDriver"
+_JAR = "job-server.jar"
+
+_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>local</groupId>
+  <artifactId>job-server-parts</artifactId>
+  <version>1</version>
+  <dependencies>
+    {{dependencies}}
+  </dependencies>
+  <build><plugins><plugin>
+    <groupId>org.apache.maven.plugins</groupId>
+    <artifactId>maven-shade-plugin</artifactId>
+    <version>{MAVEN_SHADE_PLUGIN}</version>
+    <executions><execution>
+      <phase>package</phase>
+      <goals><goal>shade</goal></goals>
+      <configuration>
+        <outputFile>${{{{project.basedir}}}}/{_JAR}</outputFile>
+        <createDependencyReducedPom>false</createDependencyReducedPom>
+        <filters><filter>
+          <artifact>*:*</artifact>
+          <excludes>
+            <exclude>META-INF/*.SF</exclude>
+            <exclude>META-INF/*.DSA</exclude>
+            <exclude>META-INF/*.RSA</exclude>
+          </excludes>
+        </filter></filters>
+        <transformers>
+          <transformer implementation="org.apache.maven.plugins.shade.resource.ServicesResourceTransformer"/>
+          <transformer implementation="org.apache.maven.plugins.shade.resource.ManifestResourceTransformer">
+            <mainClass>{MAIN}</mainClass>
+          </transformer>
+        </transformers>
+      </configuration>
+    </execution></executions>
+  </plugin></plugins></build>
+</project>
+"""
+_DEPENDENCY = "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"
+
+
+def find_job_server(flink_version: str) -> Path:
+    """The job server's jar, fetched or put together when it is not there yet.
+
+    Args:
+        flink_version: the minor version that jobs will run on.
+
+    Raises:
+        UserError: Java or Maven are missing, or it can be had neither way.
+    """
+
+    def get(directory: Path) -> None:
+        try:
+            _fetch(flink_version, directory)
+        except UserError:
+            say(f"Maven does not have it; putting it together from Beam {ASSEMBLED_RUNNER[1]}, 160 MB: up to a minute")
+            _assemble(directory)
+
+    find_program("mvn", "Beam's job server")
+    explain = f"fetching Beam's job server for Flink {flink_version}"
+    return installed("flink-job-server", f"{flink_version}-{beam_version.__version__}", get, explain) / _JAR
+
+
+def _fetch(flink_version: str, directory: Path) -> None:
+    artifact = f"beam-runners-flink-{flink_version}-job-server"
+    copy = f"org.apache.maven.plugins:maven-dependency-plugin:{MAVEN_DEPENDENCY_PLUGIN}:copy"
+    maven = [*_maven(f"fetching {artifact}"), copy, f"-Dartifact=org.apache.beam:{artifact}:{beam_version.__version__}"]
+    run_program([*maven, f"-DoutputDirectory={directory}", "-Dmdep.stripVersion=true"], f"fetching {artifact}")
+    (directory / f"{artifact}.jar").rename(directory / _JAR)
+
+
+def _assemble(directory: Path) -> None:
+    purpose = "putting Beam's job server together"
+    parts = [(("org.apache.beam", *part)) for part in (ASSEMBLED_RUNNER, ASSEMBLED_JOB_SERVICE, ASSEMBLED_HARNESS)]
+    parts.append(("org.slf4j", "slf4j-simple", SLF4J_SIMPLE))
+    dependencies = "\n    ".join(_DEPENDENCY.format(*part) for part in parts)
+    (directory / "pom.xml").write_text(_POM.format(dependencies=dependencies), "utf-8")
+    run_program([*_maven(purpose), "package"], purpose, directory)
+
+
+def _maven(purpose: str) -> list[str]:
+    """Maven, talking to nobody but its repositories, whose checksums must be right."""
+    find_program("java", purpose)
+    return [find_program("mvn", purpose), "--batch-mode", "--no-transfer-progress", "--quiet", "--strict-checksums"]
