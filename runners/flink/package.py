@@ -2,43 +2,88 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+)
+from apache_beam.runners.portability.portable_runner import JobServiceHandle, PortableRunner
+from google.protobuf import json_format
 
 from runners.flink.job_server import find_job_server
-from runners.flink.options import FlinkOptions
 from transforms.errors import UserError
+
+#: The class of such a jar that Flink is to run.
+ENTRY_CLASS = "org.apache.beam.runners.flink.FlinkPipelineRunner"
+#: Where that class looks for the pipeline, as Beam's own packagers lay it out.
+_FOLDER, _NAME = "BEAM-PIPELINE", "fraud-detection"
+_MANIFEST = "META-INF/MANIFEST.MF"
 
 
 def package(pipeline: beam.Pipeline, jar: Path) -> None:
     """Write the jar of a pipeline that was built with the Flink preset.
+
+    It is Beam's job server with the pipeline beside its classes, as Beam's `--output_executable_path` makes it, but
+    without starting that server: the pipeline is added to a copy of its jar.
 
     Args:
         pipeline: complete; it is not run.
         jar: the file to write; it is whole or as it was.
 
     Raises:
-        UserError: Java or Maven are missing, or the jar cannot be written.
+        UserError: the job server cannot be had, or the jar cannot be written.
     """
     options: PipelineOptions = pipeline.options
-    flink = options.view_as(FlinkRunnerOptions)
-    if not flink.flink_job_server_jar:
-        flink.flink_job_server_jar = str(find_job_server(flink.flink_version))
-    elif "://" not in flink.flink_job_server_jar and not Path(flink.flink_job_server_jar).is_file():
-        raise UserError(f"--flink_job_server_jar: there is no file {flink.flink_job_server_jar}")
+    server = _job_server(options.view_as(FlinkRunnerOptions))
+    proto = PortableRunner.get_proto_pipeline(pipeline, options)
+    for environment in proto.components.environments.values():
+        del environment.dependencies[:]  # workers have all there is installed, and fetch nothing
+    place = f"{_FOLDER}/{_NAME}"
     aside = jar.with_name(f".{jar.name}.part")
-    portable, master = options.view_as(PortableOptions), flink.flink_master
-    options.view_as(FlinkOptions).flink_config = None  # Java has no option of that name; whoever starts the job sets it
-    portable.output_executable_path = str(aside)
-    flink.flink_master = "[auto]"  # the cluster is the one that runs the jar
     try:
         jar.parent.mkdir(parents=True, exist_ok=True)
-        pipeline.run().wait_until_finish()
+        shutil.copyfile(server, aside)
+        with zipfile.ZipFile(aside, "a", zipfile.ZIP_DEFLATED) as content:
+            _replace_manifest(content)
+            content.writestr(f"{_FOLDER}/pipeline-manifest.json", json.dumps({"defaultJobName": _NAME}))
+            content.writestr(f"{place}/pipeline.json", json_format.MessageToJson(proto))
+            content.writestr(f"{place}/pipeline-options.json", json_format.MessageToJson(_encoded(options)))
         aside.replace(jar)
     except OSError as error:
         raise UserError(f"the job's jar cannot be written to {jar}: {error.strerror or error}") from error
     finally:
         aside.unlink(missing_ok=True)
-        flink.flink_master = master
+
+
+def _job_server(flink: FlinkRunnerOptions) -> Path:
+    if not flink.flink_job_server_jar:
+        return find_job_server(flink.flink_version)
+    path = Path(flink.flink_job_server_jar)
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"--flink_job_server_jar: {path} is not there, or is no jar")
+    return path
+
+
+def _encoded(options: PipelineOptions) -> Any:
+    """The options as Beam's Java half reads them: it takes the cluster to be the one that runs the jar."""
+    values = options.get_all_options(drop_default=True)
+    values |= {"flink_master": "[auto]", "streaming": options.view_as(StandardOptions).streaming}
+    values["job_name"] = options.view_as(GoogleCloudOptions).job_name or _NAME
+    ours = ("flink_config", "runner", "flink_job_server_jar", "output_executable_path")
+    return JobServiceHandle.encode_pipeline_options({k: v for k, v in values.items() if k not in ours})
+
+
+def _replace_manifest(content: zipfile.ZipFile) -> None:
+    """Name the pipeline's entry class instead of the job server's; the old manifest is no longer listed."""
+    old = content.NameToInfo.pop(_MANIFEST, None)
+    if old is not None:
+        content.filelist.remove(old)
+    content.writestr(_MANIFEST, f"Manifest-Version: 1.0\r\nMain-Class: {ENTRY_CLASS}\r\n\r\n")
