@@ -30,7 +30,7 @@ setup(
     package_data={
         "": ["py.typed"],
         "transforms": ["schemas/*.toml", "feature_sets/*.toml"],
-        "runners": ["local/*.java"],
+        "runners": ["flink/*.java", "local/*.java"],
         "model_artifacts": ["*/model.onnx", "*/manifest.json", "*/MODEL_CARD.md", "*/plots/*"],
     },
     entry_points={"console_scripts": ["fraud-detection = pipelines.fraud:command"]},
