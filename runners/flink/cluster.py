@@ -10,7 +10,9 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -250,9 +252,34 @@ def start_cluster(directory: Path, **how: Any) -> FlinkCluster:
         UserError: a process cannot be started.
     """
     cluster = FlinkCluster(directory, make_cluster(directory, **how))
-    for process in cluster.processes().values():
-        process.start()
+    for _ in start_processes(cluster):
+        pass
     return cluster
+
+
+def start_processes(cluster: FlinkCluster) -> Iterator[tuple[FlinkProcess, float]]:
+    """Start what does not run of a cluster, all at once: each looks for the others until it finds them.
+
+    Yields:
+        Each process in its turn, with the seconds it took; 0 when it was running.
+
+    Raises:
+        UserError: one of them cannot be started; the others stay.
+    """
+    install_flink(cluster.description.version)  # once, before many want it
+    every = list(cluster.processes().values())
+    with ThreadPoolExecutor(len(every)) as pool:
+        for process, started in zip(every, [pool.submit(_start, process) for process in every], strict=True):
+            yield process, started.result()
+
+
+def _start(process: FlinkProcess) -> float:
+    if process.is_running():
+        process.start()  # wait till it is ready
+        return 0.0
+    began = time.monotonic()
+    process.start()
+    return time.monotonic() - began
 
 
 def make_cluster(

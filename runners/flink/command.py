@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runners.flink.cluster import (
+    FlinkCluster,
     FlinkProcess,
     find_cluster,
     make_cluster,
     processes,
     purge_cluster,
+    start_processes,
     stop_cluster,
 )
 from runners.flink.preset import DEFAULT_MASTER
@@ -139,10 +140,8 @@ def _up(given: argparse.Namespace) -> None:
         ports={name: port for name, port in ports.items() if port is not None},
         settings=settings,
     )
-    for process in processes(given.directory, cluster):
-        was_running, began = process.is_running(), time.monotonic()
-        process.start()
-        how = "was running" if was_running else f"ready in {time.monotonic() - began:.1f} s"
+    for process, seconds in start_processes(FlinkCluster(given.directory, cluster)):
+        how = f"ready in {seconds:.1f} s" if seconds else "was running"
         print(f"{process.directory.name:<16}{process.address:<18}{how}", flush=True)
     _print_usage(cluster.ports)
 

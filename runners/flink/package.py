@@ -43,7 +43,8 @@ def package(pipeline: beam.Pipeline, jar: Path) -> None:
     """
     options: PipelineOptions = pipeline.options
     server = _job_server(options.view_as(FlinkRunnerOptions))
-    proto = PortableRunner.get_proto_pipeline(pipeline, options)
+    packager = _Packager()  # type: ignore[no-untyped-call]  # Beam's runners have no typed constructor
+    proto = packager.proto_of(pipeline)
     for environment in proto.components.environments.values():
         del environment.dependencies[:]  # workers have all there is installed, and fetch nothing
     place = f"{_FOLDER}/{_NAME}"
@@ -61,6 +62,17 @@ def package(pipeline: beam.Pipeline, jar: Path) -> None:
         raise UserError(f"the job's jar cannot be written to {jar}: {error.strerror or error}") from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+class _Packager(PortableRunner):
+    """Does all that Beam's portable runners do with a pipeline before they send it somewhere, and keeps it."""
+
+    def proto_of(self, pipeline: beam.Pipeline) -> Any:
+        """The pipeline as runners take it."""
+        return self.run_pipeline(pipeline, pipeline.options)
+
+    def run_portable_pipeline(self, pipeline: Any, options: PipelineOptions) -> Any:
+        return self._optimize_pipeline(pipeline, options)
 
 
 def _job_server(flink: FlinkRunnerOptions) -> Path:

@@ -13,7 +13,14 @@ import sys
 from importlib import import_module
 
 #: What a worker of the fraud pipeline runs. Importing it is all that a spare does ahead.
-_PRELOADED = ("pipelines.fraud", "pipelines.outputs", "transforms.history_kernels", "onnxruntime", "apache_beam.io")
+_PRELOADED = (
+    "runners.flink.options",
+    "pipelines.fraud",
+    "pipelines.outputs",
+    "transforms.history_kernels",
+    "onnxruntime",
+    "apache_beam.io",
+)
 READY = "ready"
 #: The variable that says where to run, if anywhere in particular.
 DIRECTORY = "WORKER_DIRECTORY"
