@@ -32,6 +32,11 @@ _SETTINGS = {
     "heartbeat.timeout": "10000",
     "heartbeat.rpc-failure-threshold": "2",
     "cluster.registration.error-delay": "500",
+    # A TaskManager that hears of a checkpoint's completion late builds the next one upon files of the one before: with
+    # one retained these are gone, Flink drops the TaskManager's answer, and no other checkpoint starts until the time
+    # of this one is up. By its names in Flink 1.20 and before; a job cannot set it.
+    "execution.checkpointing.num-retained": "3",
+    "state.checkpoints.num-retained": "3",
     "web.cancel.enable": "true",
     "high-availability.type": "zookeeper",
     "high-availability.zookeeper.client.session-timeout": "5000",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import zipfile
@@ -19,6 +20,7 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle, Po
 from google.protobuf import json_format
 
 from runners.flink.job_server import find_job_server
+from runners.flink.state_names import name_state
 from transforms.errors import UserError
 
 #: The class of such a jar that Flink is to run.
@@ -47,6 +49,8 @@ def package(pipeline: beam.Pipeline, jar: Path) -> None:
     proto = packager.proto_of(pipeline)
     for environment in proto.components.environments.values():
         del environment.dependencies[:]  # workers have all there is installed, and fetch nothing
+    if options.view_as(StandardOptions).streaming:
+        name_state(proto)
     place = f"{_FOLDER}/{_NAME}"
     aside = jar.with_name(f".{jar.name}.part")
     try:
@@ -61,7 +65,8 @@ def package(pipeline: beam.Pipeline, jar: Path) -> None:
     except OSError as error:
         raise UserError(f"the job's jar cannot be written to {jar}: {error.strerror or error}") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what kept it from being written is what matters
+            aside.unlink()
 
 
 class _Packager(PortableRunner):

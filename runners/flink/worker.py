@@ -39,6 +39,7 @@ def main() -> None:
     if os.environ[DIRECTORY]:
         os.chdir(os.environ[DIRECTORY])
     print(READY, flush=True)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody reads there any more; prints go to the pool's log
     sdk_worker_main.main([])
 
 

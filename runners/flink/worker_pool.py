@@ -73,6 +73,10 @@ class Worker:
             said = str(error)
         finally:
             watchdog.cancel()
+            for pipe in (self.process.stdin, self.process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(BrokenPipeError):  # of a worker that died: what it said is known
+                        pipe.close()
         if said == READY:
             return ""
         code = self.process.wait()

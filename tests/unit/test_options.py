@@ -18,7 +18,15 @@ from pipelines.options import CommandLine, _beam_parser, _own_parser, parse_comm
 from pipelines.settings import FLAGS, Settings
 from transforms.errors import UserError
 
-OWN = {*(f"--{flag}" for flag in FLAGS), "--runner", "--config", "--set", "--print_config", "--help"}
+OWN = {
+    *(f"--{flag}" for flag in FLAGS),
+    "--runner",
+    "--config",
+    "--set",
+    "--print_config",
+    "--explain_runner",
+    "--help",
+}
 
 
 def error_of(*argv: str) -> str:
@@ -29,7 +37,7 @@ def error_of(*argv: str) -> str:
 
 def test_nothing_given_is_the_default_run() -> None:
     """Without a flag the run is the default one on the DirectRunner."""
-    assert parse_command_line([]) == CommandLine(Settings(), {}, "DirectRunner", [], False)
+    assert parse_command_line([]) == CommandLine(Settings(), {}, "DirectRunner", [], False, False)
 
 
 def test_own_flags_reach_their_settings(tmp_path: Path) -> None:
@@ -62,7 +70,7 @@ def _sample(action: argparse.Action) -> str | None:
         return str(next(iter(action.choices)))
     if "--gcs_custom_audit_entries" in action.option_strings:
         return "{}"  # taken apart by Beam as JSON, which its type does not say
-    return {"int": "7", "float": "0.5", "loads": "{}", "<lambda>": "{}"}.get(
+    return {"int": "7", "float": "0.5", "loads": "{}", "<lambda>": "{}", "_switch": "true"}.get(
         getattr(action.type, "__name__", ""), "word"
     )
 
