@@ -44,6 +44,9 @@ class FlinkJob:
     def wait_until_running(self, patience: float = START_PATIENCE) -> None:
         """Wait until every task runs or is over.
 
+        A stream's tasks run once their workers have connected. Flink calls tasks of input that ends running before
+        that: of those only what fails is seen here.
+
         Raises:
             FlinkError: the job failed, or some tasks did not start in time; the job is cancelled then.
         """

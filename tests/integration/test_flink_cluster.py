@@ -54,13 +54,14 @@ def test_more_slots_than_there_are_is_refused_before_anything_is_touched(
     assert not (tmp_path / "o").exists()
 
 
-def test_a_job_whose_workers_do_not_come_is_given_up(flink: FlinkCluster, tmp_path: Path) -> None:
+def test_a_stream_whose_workers_do_not_come_is_given_up(flink: FlinkCluster, tmp_path: Path) -> None:
     """It would wait without end: after a while it is cancelled, and the error says where to look."""
     with serving(Silent()) as silent:
         jar = tmp_path / "job.jar"
         flags = [flag for flag in flink.flags if not flag.startswith("--environment_config")]
         flags += [f"--environment_config={silent}", f"--output_executable_path={jar}", "--output", str(tmp_path / "o")]
-        assert main(["--source", SOURCE, *flags]) == 0
+        source = ["--source", "kafka://127.0.0.1:1/never-read", "--schema", "transaction-events"]
+        assert main([*source, *flags]) == 0
         job = submit(flink.rest, jar, {})
         with pytest.raises(FlinkError, match=r"was cancelled: .* their Python workers did not connect"):
             job.wait_until_running(patience=10.0)
