@@ -24,7 +24,7 @@ def run_to_the_end(pipeline: beam.Pipeline, plan: Plan, output: OutputDirectory)
         UserError: the job cannot be started, or failed; with Flink's reason.
     """
     started = time.monotonic()
-    job = start(pipeline, bounded=True)
+    job = start(pipeline)
     every = parse_duration(plan.settings.progress.every) / SECOND
     with Progress(plan.settings.progress.mode, max(every, 1.0), snapshot=job.tally) as progress:
         try:
@@ -43,7 +43,7 @@ def leave_running(pipeline: beam.Pipeline) -> str:
     Raises:
         UserError: the job cannot be started, or its workers do not come.
     """
-    return _how_to_look_after(start(pipeline, bounded=False))
+    return _how_to_look_after(start(pipeline))
 
 
 def _how_to_look_after(job: FlinkJob) -> str:

@@ -29,8 +29,9 @@ from pipelines.report_facts import beam_counters, run_facts
 from pipelines.settings import settings_as_toml
 from pipelines.stream import INTERRUPTED, human_stderr, run_until_stopped, terminable
 from pipelines.summary import RunFacts, summary_json, summary_text
+from runners.emr.reach import check_reach
 from runners.flink.package import package
-from runners.flink.run import check_cluster
+from runners.flink.run import check_cluster, is_local
 from runners.presets import FLINK, explanation, pipeline_options
 from transforms import tally
 from transforms.card_numbers import mask_card_numbers
@@ -71,15 +72,18 @@ def _run(command: CommandLine) -> int:
         package(pipeline, Path(jar))
         _tell(jar)
         return 0
+    stays = on_flink and not (plan.bounded and is_local(options))  # what ends elsewhere leaves its report there
     if on_flink:
         check_cluster(options)
+        if not is_local(options):
+            check_reach(plan.settings)
     facts = None
     with OutputDirectory(plan.settings.output.directory) as output, ErrorLog(output.errors) as log, terminable():
         try:
             write(outputs, sinks, plan.source)
-            if outputs.statistics is not None:
+            if outputs.statistics is not None and not stays:
                 _ = outputs.statistics | "KeepStatistics" >> beam.Map(partial(_keep, str(output.statistics.absolute())))
-            if on_flink and not plan.bounded:
+            if stays:
                 _tell(leave_running(pipeline))
                 return 0
             facts = run_to_the_end(pipeline, plan, output) if on_flink else _execute(pipeline, outputs, plan, output)

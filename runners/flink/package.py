@@ -20,6 +20,7 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle, Po
 from google.protobuf import json_format
 
 from runners.flink.job_server import find_job_server
+from runners.flink.preset import flink_configuration
 from runners.flink.state_names import name_state
 from transforms.errors import UserError
 
@@ -28,6 +29,8 @@ ENTRY_CLASS = "org.apache.beam.runners.flink.FlinkPipelineRunner"
 #: Where that class looks for the pipeline, as Beam's own packagers lay it out.
 _FOLDER, _NAME = "BEAM-PIPELINE", "fraud-detection"
 _MANIFEST = "META-INF/MANIFEST.MF"
+#: Ours: settings of Flink's that belong to the job, for whoever starts it.
+_CONFIGURATION = f"{_FOLDER}/flink-configuration.json"
 
 
 def package(pipeline: beam.Pipeline, jar: Path) -> None:
@@ -44,6 +47,7 @@ def package(pipeline: beam.Pipeline, jar: Path) -> None:
         UserError: the job server cannot be had, or the jar cannot be written.
     """
     options: PipelineOptions = pipeline.options
+    configuration = flink_configuration(options, bounded=not options.view_as(StandardOptions).streaming)
     server = _job_server(options.view_as(FlinkRunnerOptions))
     packager = _Packager()  # type: ignore[no-untyped-call]  # Beam's runners have no typed constructor
     proto = packager.proto_of(pipeline)
@@ -61,12 +65,32 @@ def package(pipeline: beam.Pipeline, jar: Path) -> None:
             content.writestr(f"{_FOLDER}/pipeline-manifest.json", json.dumps({"defaultJobName": _NAME}))
             content.writestr(f"{place}/pipeline.json", json_format.MessageToJson(proto))
             content.writestr(f"{place}/pipeline-options.json", json_format.MessageToJson(_encoded(options)))
+            content.writestr(_CONFIGURATION, json.dumps(configuration))
         aside.replace(jar)
     except OSError as error:
         raise UserError(f"the job's jar cannot be written to {jar}: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):  # what kept it from being written is what matters
             aside.unlink()
+
+
+def packaged_configuration(jar: Path) -> dict[str, str]:
+    """The settings of Flink's that a jar of `package` wants its job to have.
+
+    Raises:
+        UserError: it is no such jar.
+    """
+    try:
+        with zipfile.ZipFile(jar) as content:
+            found: dict[str, str] = json.loads(content.read(_CONFIGURATION))
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {jar}") from error
+    except (OSError, zipfile.BadZipFile, KeyError) as error:
+        raise UserError(
+            f"{jar} is no job's jar: python -m pipelines.fraud --runner=FlinkRunner --output_executable_path=FILE "
+            "writes one"
+        ) from error
+    return found
 
 
 class _Packager(PortableRunner):

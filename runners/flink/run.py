@@ -12,7 +12,6 @@ from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOpt
 from runners.flink.check_workers import check_workers
 from runners.flink.options import FlinkOptions
 from runners.flink.package import package
-from runners.flink.preset import flink_configuration
 from runners.flink.rest import FlinkRest
 from runners.flink.submit import FlinkJob, submit
 from transforms.errors import UserError
@@ -54,25 +53,20 @@ def check_cluster(options: PipelineOptions) -> None:
         check_workers(portable.environment_config)
 
 
-def start(pipeline: beam.Pipeline, bounded: bool) -> FlinkJob:
+def start(pipeline: beam.Pipeline) -> FlinkJob:
     """Start a pipeline that was built with the Flink preset, and wait until all its tasks run.
-
-    Args:
-        pipeline: complete.
-        bounded: whether the sources end.
 
     Raises:
         UserError: it does not start; the message has Flink's or the worker's reason.
     """
     options: PipelineOptions = pipeline.options
     rest, own = FlinkRest(options.view_as(FlinkRunnerOptions).flink_master), options.view_as(FlinkOptions)
-    configuration = flink_configuration(options, bounded)
     savepoint, drop = own.savepoint_path, bool(own.allow_non_restored_state)
     if is_local(options):
         own.worker_directory = os.getcwd()  # where what the user calls by a relative path is
     with tempfile.TemporaryDirectory(prefix="fraud-job-") as directory:
         jar = Path(directory, "fraud-detection.jar")
         package(pipeline, jar)
-        job = submit(rest, jar, configuration, savepoint, drop)
+        job = submit(rest, jar, savepoint=savepoint, allow_non_restored_state=drop)
     job.wait_until_running()
     return job

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runners.flink.package import packaged_configuration
 from runners.flink.rest import ENDED, FlinkError, FlinkRest
-from transforms.errors import UserError
 
 #: Seconds that a job has until all its tasks run: they wait for the Python workers without an end of their own.
 START_PATIENCE = 60.0
@@ -111,7 +111,7 @@ def _slots_needed(job: Mapping[str, Any]) -> int:
 def submit(
     rest: FlinkRest,
     jar: Path,
-    configuration: Mapping[str, str],
+    configuration: Mapping[str, str] | None = None,
     savepoint: str | None = None,
     allow_non_restored_state: bool = False,
 ) -> FlinkJob:
@@ -120,18 +120,17 @@ def submit(
     Args:
         rest: the cluster.
         jar: as `package` writes it.
-        configuration: Flink settings of the job.
+        configuration: Flink settings over those that the jar brings.
         savepoint: a savepoint or a retained checkpoint to go on from.
         allow_non_restored_state: whether state that nothing asks for may be dropped.
 
     Raises:
         UserError: there is no such jar, or the cluster refused.
     """
-    if not jar.is_file():
-        raise UserError(f"there is no file {jar}")
+    settings = {**packaged_configuration(jar), **(configuration or {})}
     uploaded = rest.upload(jar)
     try:
-        return FlinkJob(rest, rest.run(uploaded, configuration, savepoint, allow_non_restored_state))
+        return FlinkJob(rest, rest.run(uploaded, settings, savepoint, allow_non_restored_state))
     finally:
         with contextlib.suppress(FlinkError):  # it takes room on the cluster, and is in nobody's way
             rest.delete(uploaded)

@@ -62,7 +62,7 @@ def test_a_stream_whose_workers_do_not_come_is_given_up(flink: FlinkCluster, tmp
         flags += [f"--environment_config={silent}", f"--output_executable_path={jar}", "--output", str(tmp_path / "o")]
         source = ["--source", "kafka://127.0.0.1:1/never-read", "--schema", "transaction-events"]
         assert main([*source, *flags]) == 0
-        job = submit(flink.rest, jar, {})
+        job = submit(flink.rest, jar)
         with pytest.raises(FlinkError, match=r"was cancelled: .* their Python workers did not connect"):
             job.wait_until_running(patience=10.0)
         assert job.wait_until_finish() == "CANCELED"

@@ -12,10 +12,10 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
-from runners.flink.package import ENTRY_CLASS, package
+from runners.flink.package import ENTRY_CLASS, package, packaged_configuration
 from runners.flink.rest import FlinkError, FlinkRest, root_cause, wait_for
 from runners.flink.run import is_local
-from runners.flink.submit import FlinkJob
+from runners.flink.submit import FlinkJob, submit
 from runners.local import free_port
 from runners.presets import pipeline_options
 from transforms.errors import UserError
@@ -172,6 +172,9 @@ def test_a_job_jar_is_the_job_server_with_the_pipeline_in_it(job_server: Path, t
         name = json.loads(content.read("BEAM-PIPELINE/pipeline-manifest.json"))["defaultJobName"]
         pipeline = json.loads(content.read(f"BEAM-PIPELINE/{name}/pipeline.json"))
         options = json.loads(content.read(f"BEAM-PIPELINE/{name}/pipeline-options.json"))
+    configuration = packaged_configuration(jar)
+    assert configuration["a.b"] == "c"
+    assert configuration["state.backend.type"] == "rocksdb"
     assert any(transform["uniqueName"] == "Double" for transform in pipeline["components"]["transforms"].values())
     assert options["beam:option:parallelism:v1"] == "3"
     assert options["beam:option:flink_master:v1"] == "[auto]"
@@ -184,6 +187,14 @@ def test_a_job_jar_that_cannot_be_written_is_an_error(job_server: Path, tmp_path
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot be written to .*file/job\.jar"):
         packaged(job_server, tmp_path / "file" / "job.jar")
+
+
+def test_what_is_no_job_is_not_submitted(job_server: Path, tmp_path: Path) -> None:
+    """With how a job's jar is made."""
+    with pytest.raises(UserError, match=r"is no job's jar: .*--output_executable_path"):
+        submit(Scripted(), job_server)
+    with pytest.raises(UserError, match="there is no file"):
+        submit(Scripted(), tmp_path / "absent.jar")
 
 
 def test_a_job_server_that_is_none_is_refused(tmp_path: Path) -> None:
