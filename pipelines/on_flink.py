@@ -7,22 +7,24 @@ import time
 import apache_beam as beam
 
 from io_connectors.output_directory import OutputDirectory
+from pipelines.fraud import FraudOutputs
 from pipelines.plan import Plan
 from pipelines.progress import Progress
-from pipelines.report_facts import run_facts
+from pipelines.report_facts import keep_statistics, kept_statistics, run_facts
 from pipelines.summary import RunFacts
 from runners.flink.run import start
 from runners.flink.submit import FlinkJob
 from transforms.durations import SECOND, parse_duration
-from transforms.statistics import RunStatisticsCoder
 
 
-def run_to_the_end(pipeline: beam.Pipeline, plan: Plan, output: OutputDirectory) -> RunFacts:
-    """Run input that ends, and say what it came to.
+def run_to_the_end(pipeline: beam.Pipeline, outputs: FraudOutputs, plan: Plan, output: OutputDirectory) -> RunFacts:
+    """Run input that ends on a cluster of this machine, and say what it came to.
 
     Raises:
         UserError: the job cannot be started, or failed; with Flink's reason.
     """
+    if outputs.statistics is not None:  # it is there when input ends
+        keep_statistics(outputs.statistics, output)
     started = time.monotonic()
     job = start(pipeline)
     every = parse_duration(plan.settings.progress.every) / SECOND
@@ -32,9 +34,7 @@ def run_to_the_end(pipeline: beam.Pipeline, plan: Plan, output: OutputDirectory)
         except KeyboardInterrupt:
             job.cancel()
             raise
-    statistics = RunStatisticsCoder().decode(output.statistics.read_bytes())
-    output.statistics.unlink()
-    return run_facts(plan, output, statistics, job.tally(), time.monotonic() - started, progress)
+    return run_facts(plan, output, kept_statistics(output), job.tally(), time.monotonic() - started, progress)
 
 
 def leave_running(pipeline: beam.Pipeline) -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 from apache_beam.metrics.metric import MetricsFilter
+from apache_beam.pvalue import PCollection
 
 from io_connectors.output_directory import OutputDirectory
 from pipelines.plan import Plan
 from pipelines.progress import Progress
 from pipelines.setting_values import mask_secrets
 from pipelines.summary import RunFacts
-from transforms.statistics import RunStatistics
+from transforms.statistics import RunStatistics, RunStatisticsCoder
 
 
 def run_facts(
@@ -75,3 +79,20 @@ def beam_counters(metrics: Any) -> dict[str, int]:
 
 def _by_reason(counters: Mapping[str, int], name: str) -> dict[str, int]:
     return {key.removeprefix(f"{name}."): count for key, count in counters.items() if key.startswith(f"{name}.")}
+
+
+def keep_statistics(statistics: PCollection[RunStatistics], output: OutputDirectory) -> None:
+    """See that the command finds a pipeline's statistics when it has ended."""
+    _ = statistics | "KeepStatistics" >> beam.Map(partial(_keep, str(output.statistics.absolute())))
+
+
+def kept_statistics(output: OutputDirectory) -> RunStatistics:
+    """What `keep_statistics` kept, once."""
+    statistics = RunStatisticsCoder().decode(output.statistics.read_bytes())
+    output.statistics.unlink()
+    return statistics
+
+
+def _keep(path: str, statistics: RunStatistics) -> None:
+    Path(f"{path}.tmp").write_bytes(RunStatisticsCoder().encode(statistics))
+    os.replace(f"{path}.tmp", path)

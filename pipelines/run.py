@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import apache_beam as beam
@@ -25,7 +24,7 @@ from pipelines.outputs import open_sinks, write
 from pipelines.plan import Plan, make_plan
 from pipelines.progress import Progress
 from pipelines.report import report_html
-from pipelines.report_facts import beam_counters, run_facts
+from pipelines.report_facts import beam_counters, keep_statistics, kept_statistics, run_facts
 from pipelines.settings import settings_as_toml
 from pipelines.stream import INTERRUPTED, human_stderr, run_until_stopped, terminable
 from pipelines.summary import RunFacts, summary_json, summary_text
@@ -37,7 +36,6 @@ from transforms import tally
 from transforms.card_numbers import mask_card_numbers
 from transforms.durations import SECOND, parse_duration
 from transforms.errors import UserError
-from transforms.statistics import RunStatistics, RunStatisticsCoder
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -72,21 +70,17 @@ def _run(command: CommandLine) -> int:
         package(pipeline, Path(jar))
         _tell(jar)
         return 0
-    stays = on_flink and not (plan.bounded and is_local(options))  # what ends elsewhere leaves its report there
     if on_flink:
         check_cluster(options)
         if not is_local(options):
             check_reach(plan.settings)
-    facts = None
     with OutputDirectory(plan.settings.output.directory) as output, ErrorLog(output.errors) as log, terminable():
         try:
             write(outputs, sinks, plan.source)
-            if outputs.statistics is not None and not stays:
-                _ = outputs.statistics | "KeepStatistics" >> beam.Map(partial(_keep, str(output.statistics.absolute())))
-            if stays:
+            if on_flink and not (plan.bounded and is_local(options)):  # what ends elsewhere leaves its report there
                 _tell(leave_running(pipeline))
                 return 0
-            facts = run_to_the_end(pipeline, plan, output) if on_flink else _execute(pipeline, outputs, plan, output)
+            facts = (run_to_the_end if on_flink else _run_here)(pipeline, outputs, plan, output)
             output.report.write_text(report_html(facts), "utf-8")
             output.summary.write_bytes(summary_json(facts))
         except UserError:
@@ -104,9 +98,11 @@ def _run(command: CommandLine) -> int:
     return 0
 
 
-def _execute(pipeline: beam.Pipeline, outputs: FraudOutputs, plan: Plan, output: OutputDirectory) -> RunFacts:
+def _run_here(pipeline: beam.Pipeline, outputs: FraudOutputs, plan: Plan, output: OutputDirectory) -> RunFacts:
     """Run the pipeline to its end, or until it is stopped, and say what it came to."""
-    if not plan.bounded:
+    if outputs.statistics is not None:
+        keep_statistics(outputs.statistics, output)
+    else:
         _ = outputs.decisions | "WatchDecisions" >> beam.ParDo(watch.WatchDecisions(plan.manifest.feature_names))
     progress = Progress(plan.settings.progress.mode, parse_duration(plan.settings.progress.every) / SECOND)
     tally.reset()
@@ -124,9 +120,7 @@ def _execute(pipeline: beam.Pipeline, outputs: FraudOutputs, plan: Plan, output:
     if not plan.bounded:
         so_far = watch.so_far(plan.manifest.feature_names)
         return run_facts(plan, output, so_far, tally.snapshot(), wall_seconds, progress)
-    statistics = RunStatisticsCoder().decode(output.statistics.read_bytes())
-    output.statistics.unlink()
-    return run_facts(plan, output, statistics, beam_counters(result.metrics()), wall_seconds, progress)
+    return run_facts(plan, output, kept_statistics(output), beam_counters(result.metrics()), wall_seconds, progress)
 
 
 def _complain(text: str) -> None:
@@ -141,9 +135,3 @@ def _tell(text: str) -> None:
         print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
-
-
-def _keep(path: str, statistics: RunStatistics) -> None:
-    """Leave the statistics where the command finds them when the pipeline has ended."""
-    Path(f"{path}.tmp").write_bytes(RunStatisticsCoder().encode(statistics))
-    os.replace(f"{path}.tmp", path)
