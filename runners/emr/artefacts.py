@@ -14,6 +14,7 @@ from transforms.errors import UserError
 SUMS = "SHA256SUMS"
 #: In a package's directory: what its nodes get.
 NODES = "nodes"
+_AGAIN = "make the package again: python -m runners.emr package"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     Attributes:
         jar: the jar's sha256.
         nodes: the sha256 of the file of sums, and so of everything that the nodes of its cluster install.
+        architecture: of the processors that the nodes' wheels are for.
         flink_version: the Flink it was built for, such as `1.20`.
         parallelism: how many parts of it run side by side.
         slots: of each TaskManager, and so Python workers of each node.
@@ -48,6 +50,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     jar: str
     nodes: str
+    architecture: str
     flink_version: str
     parallelism: int
     slots: int
@@ -111,24 +114,24 @@ def read_package(jar: Path) -> Package:
     Raises:
         UserError: a file is missing or has changed since; names it.
     """
-    again = "make the package again: python -m runners.emr package"
     try:
         description = msgspec.json.decode(description_of(jar).read_bytes(), type=Description)
-        sums = artefact(jar.parent / NODES / SUMS)
-        lines = sums.path.read_text("ascii").splitlines()
     except OSError as error:
-        raise UserError(f"{jar} is no package: cannot read {error.filename}: {error.strerror}; {again}") from error
+        raise UserError(f"{jar} is no package: cannot read {error.filename}: {error.strerror}; {_AGAIN}") from error
     except msgspec.MsgspecError as error:
-        raise UserError(f"{description_of(jar)} is not what describes a package: {error}; {again}") from error
-    listed = [line.split("  ", 1) for line in lines]
-    package = Package(
-        jar=artefact(jar),
+        raise UserError(f"{description_of(jar)} is not what describes a package: {error}; {_AGAIN}") from error
+    sums = _unchanged(jar.parent / NODES / SUMS, description.nodes)
+    listed = [line.split("  ", 1) for line in sums.path.read_text("ascii").splitlines()]
+    return Package(
+        jar=_unchanged(jar, description.jar),
         sums=sums,
-        nodes=tuple(artefact(sums.path.parent / name) for _, name in listed),
+        nodes=tuple(_unchanged(sums.path.parent / name, digest) for digest, name in listed),
         description=description,
     )
-    expected = [description.jar, description.nodes, *(digest for digest, _ in listed)]
-    for found, digest in zip((package.jar, package.sums, *package.nodes), expected, strict=True):
-        if found.sha256 != digest:
-            raise UserError(f"{found.path} has changed since it was packaged; {again}")
-    return package
+
+
+def _unchanged(path: Path, sha256: str) -> Artefact:
+    found = artefact(path)
+    if found.sha256 != sha256:
+        raise UserError(f"{path} has changed since it was packaged; {_AGAIN}")
+    return found

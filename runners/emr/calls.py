@@ -93,4 +93,4 @@ class Calls:
         report = ParamValidator().validate({**parameters, **body}, model.input_shape)
         if report.has_errors():
             problem = ParamValidationError(report=report.generate_report())
-            raise UserError(f"{service} {operation}: {problem}")
+            raise UserError(f"{service} {operation}: {' '.join(str(problem).split())}")

@@ -10,7 +10,7 @@ from typing import Any
 from runners.emr.artefacts import Package
 from runners.emr.bucket import Prefix, upload
 from runners.emr.calls import Calls
-from runners.emr.sizes import Sizes
+from runners.emr.sizes import Sizes, architecture_of
 from transforms.errors import UserError
 
 #: EMR's releases with Flink 1.20; none has 2.x.
@@ -68,6 +68,19 @@ def check_release(release: str, flink_version: str) -> None:
         )
 
 
+def check_architecture(instance_type: str, architecture: str) -> None:
+    """Refuse nodes whose processors the package's wheels are not for.
+
+    Raises:
+        UserError: says which they are for.
+    """
+    if architecture_of(instance_type) != architecture:
+        raise UserError(
+            f"--instance_type: {instance_type} is {architecture_of(instance_type)}, and the package has wheels for "
+            f"{architecture}; make it with --instance_type {instance_type}"
+        )
+
+
 def check_environment(environment: Mapping[str, str]) -> None:
     """Refuse secrets: whoever may describe a cluster sees what its bootstrap action was told.
 
@@ -94,6 +107,7 @@ def create_cluster(calls: Calls, package: Package, place: Prefix, wish: ClusterW
         UserError: the wish does not go with the package, or AWS refused.
     """
     check_release(wish.release, package.description.flink_version)
+    check_architecture(wish.instance_type, package.description.architecture)
     check_environment(wish.environment)
     upload(calls, place, [package.sums, *package.nodes])
     made = calls("emr", "run_job_flow", **cluster_request(package, place, wish))

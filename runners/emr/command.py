@@ -40,10 +40,12 @@ def _package(given: argparse.Namespace, rest: Sequence[str]) -> None:
     from runners.emr.nodes import write_nodes
 
     made = write_job(rest, given.jar, given.allow_local)
-    sums = write_nodes(given.jar.parent, architecture_of(given.instance_type))
+    architecture = architecture_of(given.instance_type)
+    sums = write_nodes(given.jar.parent, architecture)
     description = Description(
         jar=artefact(given.jar).sha256,
         nodes=sums.sha256,
+        architecture=architecture,
         flink_version=made.flink_version,
         parallelism=made.parallelism,
         slots=made.slots,

@@ -18,9 +18,7 @@ from pipelines.outputs import open_sinks, write
 from pipelines.plan import make_plan
 from pipelines.settings import Settings
 from runners.emr.reach import check_reach
-from runners.flink.options import FlinkOptions
-from runners.flink.package import package
-from runners.flink.preset import flink_configuration
+from runners.flink.package import package, packaged_configuration
 from runners.presets import pipeline_options
 from transforms.errors import UserError
 
@@ -67,7 +65,6 @@ def write_job(argv: Sequence[str], jar: Path, allow_local: bool = False) -> JobJ
     plan = make_plan(settings)
     sinks = open_sinks(settings.output, plan.files)
     options = pipeline_options(_RUNNER, command.beam_args, plan.bounded, plan.ordering)
-    flink = flink_configuration(options, plan.bounded)
     with contextlib.nullcontext() if allow_local else _elsewhere():
         pipeline = beam.Pipeline(options=options)
         write(build(pipeline, plan), sinks, plan.source)
@@ -80,7 +77,7 @@ def write_job(argv: Sequence[str], jar: Path, allow_local: bool = False) -> JobJ
             f"and {slots}"
         )
     version = options.view_as(FlinkRunnerOptions).flink_version
-    return JobJar(jar, version, parallelism, slots, flink)
+    return JobJar(jar, version, parallelism, slots, packaged_configuration(jar))
 
 
 def _in_working_directory(settings: Settings, given: bool) -> Settings:
@@ -95,6 +92,3 @@ def _elsewhere() -> Iterator[None]:
     """In a directory that goes away: building touches the files that workers will write where they are."""
     with tempfile.TemporaryDirectory() as directory, contextlib.chdir(directory):
         yield
-
-
-__all__ = ["FlinkOptions", "JobJar", "write_job"]

@@ -8,9 +8,8 @@ from typing import Any
 from runners.emr.artefacts import Package
 from runners.emr.bucket import Prefix
 from runners.emr.steps import Job
+from runners.flink.package import ENTRY_CLASS
 
-#: The class of the job's jar that runs the pipeline in it.
-MAIN_CLASS = "org.apache.beam.runners.flink.FlinkPipelineRunner"
 POOL_PORT = 50_000
 
 
@@ -65,7 +64,7 @@ def flink_deployment(package: Package, place: Prefix, job: Job, deployment: Depl
             },
             "job": {
                 "jarURI": place.url(package.jar),
-                "entryClass": MAIN_CLASS,
+                "entryClass": ENTRY_CLASS,
                 "parallelism": package.description.parallelism,
                 "upgradeMode": "savepoint",
                 "state": "running",

@@ -43,7 +43,11 @@ if [ -z "$application" ]; then
     exit 2
 fi
 at="-Dyarn.application.id=$application"
-job=$(flink list -r -t yarn-application "$at" | grep -oE '[0-9a-f]{{32}}' | head -n 1)
+job=$(flink list -r -t yarn-application "$at" | grep -oE '[0-9a-f]{{32}}' | head -n 1 || true)
+if [ -z "$job" ]; then
+    echo "error: $application runs, but no job does in it: it is starting, or failing" >&2
+    exit 2
+fi
 flink stop -t yarn-application "$at" --savepointPath "$savepoints" "$job"
 """
 
@@ -88,7 +92,12 @@ def run_arguments(job: Job) -> list[str]:
         >>> run_arguments(Job("fraud", {"parallelism.default": "4"}, "s3://fraud/savepoint-1"))[-3:]
         ['-Dparallelism.default=4', '-s', 's3://fraud/savepoint-1']
     """
-    settings = {"yarn.application.name": job.name, **job.flink}
+    settings = {
+        "yarn.application.name": job.name,
+        # The jar holds classes of Flink, too: beside the cluster's own they would come first, here and there.
+        "yarn.classpath.include-user-jar": "DISABLED",
+        **job.flink,
+    }
     restore = ["-s", job.savepoint] if job.savepoint else []
     drop = ["-n"] if job.allow_non_restored_state else []
     return ["-t", "yarn-application", "-d", *(f"-D{key}={value}" for key, value in settings.items()), *restore, *drop]
