@@ -30,6 +30,11 @@ def main() -> None:
     """Wait for the line, then work until the runner hangs up."""
     for module in _PRELOADED:
         import_module(module)
+    from pipelines.warm_up import warm_up
+    from runners.flink.state_cache import weigh_by_bytes
+
+    warm_up()
+    weigh_by_bytes()
     from apache_beam.runners.worker import sdk_worker_main
 
     line = sys.stdin.readline()
