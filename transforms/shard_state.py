@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import apache_beam as beam
 import msgspec
@@ -84,6 +84,22 @@ class _Meta(msgspec.Struct, array_like=True):
     log_rows: int = 0
     rewrite_at: int = LOG_SLACK
     version: bytes = b""
+    oldest: int = 0  # the oldest waiting row, microseconds rounded down to milliseconds; while `fire` is set
+    held: bool = False  # whether the `hold` timer is set, to `hold`
+
+
+class Timers(NamedTuple):
+    """A shard's timers.
+
+    Attributes:
+        flush: when the waiting rows are taken.
+        hold: holds the watermark of a stream meanwhile.
+        passed: when it may let go.
+    """
+
+    flush: Any
+    hold: Any
+    passed: Any
 
 
 @dataclass(frozen=True)
@@ -110,7 +126,7 @@ class TakeInOrder:
     batch_rows: int
     bounded: bool
 
-    def process(self, shard: int, batch: TransactionBatch, pending: Any, log: Any, meta: Any, timer: Any) -> Any:
+    def process(self, shard: int, batch: TransactionBatch, pending: Any, log: Any, meta: Any, timers: Timers) -> Any:
         """Take a batch at once, or let it wait for the watermark."""
         now = _read(meta)
         if self.ordering == "arrival":
@@ -119,14 +135,14 @@ class TakeInOrder:
             waits, late, too_late = _split_by_lateness(batch, now.frontier, self.allowed_lateness)
             if waits is not None:
                 pending.add(waits)
-                self._wait_for(waits, now, timer)
+                self._wait_for(waits, now, timers)
             if late is not None:
                 yield from self._take_either(shard, late, log, now)
             if too_late is not None:
                 yield from self._refuse(too_late, now.frontier)
         meta.write(msgspec.msgpack.encode(now))
 
-    def flush(self, shard: int, at: Timestamp, pending: Any, log: Any, meta: Any, timer: Any) -> Any:
+    def flush(self, shard: int, at: Timestamp, pending: Any, log: Any, meta: Any, timers: Timers) -> Any:
         """Take every waiting row the watermark has passed; set the timer for the rest."""
         now = _read(meta)
         waiting = list(pending.read())
@@ -134,7 +150,8 @@ class TakeInOrder:
             return
         pending.clear()
         newest = max(int(order_time(batch).max()) for batch in waiting)
-        fired = now.fire if can_hold(timer) else int(at.micros)
+        # A timer that was set anew while it fired comes twice, the second time perhaps when a later one is set.
+        fired = min(now.fire, int(at.micros))
         now.frontier, now.fire = max(now.frontier, min(fired, newest + 1)), 0
         ready: dict[bool, TransactionBatch | None] = {False: None, True: None}
         for labels in ready:
@@ -143,32 +160,52 @@ class TakeInOrder:
                 ready[labels], rest = _split(concat_batches(mine), now.frontier)
                 if rest is not None:
                     pending.add(rest)
-                    self._wait_for(rest, now, timer)
+                    self._wait_for(rest, now, timers)
+        if now.held:
+            timers.passed.set(at)
         yield from self._take(shard, ready[False], ready[True], log, now)
         meta.write(msgspec.msgpack.encode(now))
 
-    def _wait_for(self, batch: TransactionBatch, now: _Meta, timer: Any) -> None:
-        """See that the flush timer is set, and that it holds the watermark at the oldest waiting row.
+    def let_go(self, meta: Any, timers: Timers) -> None:
+        """Hold the watermark no longer than at the oldest row that still waits; what was flushed has left by now."""
+        now = _read(meta)
+        if now.fire and now.oldest > now.hold:
+            now.hold = now.oldest
+            set_timer_with_hold(timers.hold, GlobalWindow().max_timestamp(), Timestamp(micros=now.hold))
+        elif not now.fire and now.held:
+            now.held = False
+            timers.hold.clear()
+        meta.write(msgspec.msgpack.encode(now))
+
+    def _wait_for(self, batch: TransactionBatch, now: _Meta, timers: Timers) -> None:
+        """See that the flush timer is set, and that the watermark is held at the oldest waiting row.
 
         It fires once the watermark has passed all that waited when it was set; what comes in between waits
         for the next time. So a flush covers whatever has gathered, much or little, and none starves. Where a
         timer cannot hold the watermark back it fires for the oldest row alone: slow, but as exact.
+
+        Input that ends needs no hold but the flush timer's own. On a stream that does not do: Flink lets go of a
+        timer's hold when it fires, and may let the watermark pass while what the timer gave is still on its way. So
+        another timer, which never fires, holds the watermark until a later bundle has `let_go`.
         """
         time = order_time(batch)
         oldest = int(time.min()) // 1000 * 1000
-        if now.fire and oldest >= now.hold:
-            return
-        now.hold = oldest
-        if self.bounded:
-            now.fire = END
-        elif can_hold(timer):
-            now.fire = now.fire or int(time.max()) // 1000 * 1000 + 1000
+        now.oldest = min(now.oldest, oldest) if now.fire else oldest
+        if not can_hold(timers.flush):
+            if not now.fire or oldest < now.hold:
+                now.hold, now.fire = oldest, END if self.bounded else oldest + 1000
+                timers.flush.set(Timestamp(micros=now.fire))
+        elif self.bounded:
+            if not now.fire or oldest < now.hold:
+                now.hold, now.fire = oldest, END
+                set_timer_with_hold(timers.flush, Timestamp(micros=END), Timestamp(micros=oldest))
         else:
-            now.fire = oldest + 1000
-        if can_hold(timer):
-            set_timer_with_hold(timer, Timestamp(micros=now.fire), Timestamp(micros=now.hold))
-        else:
-            timer.set(Timestamp(micros=now.fire))
+            if not now.fire:
+                now.fire = int(time.max()) // 1000 * 1000 + 1000
+                timers.flush.set(Timestamp(micros=now.fire))
+            if not now.held or oldest < now.hold:
+                now.hold, now.held = oldest, True
+                set_timer_with_hold(timers.hold, GlobalWindow().max_timestamp(), Timestamp(micros=oldest))
 
     def _take(
         self,
@@ -238,20 +275,28 @@ def take_in_order(how: TakeInOrder) -> beam.PTransform[Any, Any]:
     log_spec = BagStateSpec("log", BytesCoder())
     meta_spec = ReadModifyWriteStateSpec("meta", BytesCoder())
     # Beam's in-memory runner mixes up timers of one name in different steps, so each has its own.
-    timer_spec = TimerSpec(f"flush:{how.name}", TimeDomain.WATERMARK)
+    flush_spec = TimerSpec(f"flush:{how.name}", TimeDomain.WATERMARK)
+    hold_spec = TimerSpec(f"hold:{how.name}", TimeDomain.WATERMARK)
+    passed_spec = TimerSpec(f"passed:{how.name}", TimeDomain.WATERMARK)
 
     class Take(beam.DoFn):
+        def start_bundle(self) -> None:
+            self.flushed: set[int] = set()
+
         def process(
             self,
             element: tuple[int, TransactionBatch],
             pending: Any = beam.DoFn.StateParam(pending_spec),
             log: Any = beam.DoFn.StateParam(log_spec),
             meta: Any = beam.DoFn.StateParam(meta_spec),
-            timer: Any = beam.DoFn.TimerParam(timer_spec),
+            flush: Any = beam.DoFn.TimerParam(flush_spec),
+            hold: Any = beam.DoFn.TimerParam(hold_spec),
+            passed: Any = beam.DoFn.TimerParam(passed_spec),
         ) -> Iterator[Any]:
-            return cast(Iterator[Any], how.process(element[0], element[1], pending, log, meta, timer))
+            timers = Timers(flush, hold, passed)
+            return cast(Iterator[Any], how.process(element[0], element[1], pending, log, meta, timers))
 
-        @on_timer(timer_spec)
+        @on_timer(flush_spec)
         def flush(
             self,
             shard: Any = beam.DoFn.KeyParam,
@@ -259,9 +304,30 @@ def take_in_order(how: TakeInOrder) -> beam.PTransform[Any, Any]:
             pending: Any = beam.DoFn.StateParam(pending_spec),
             log: Any = beam.DoFn.StateParam(log_spec),
             meta: Any = beam.DoFn.StateParam(meta_spec),
-            timer: Any = beam.DoFn.TimerParam(timer_spec),
+            flush: Any = beam.DoFn.TimerParam(flush_spec),
+            hold: Any = beam.DoFn.TimerParam(hold_spec),
+            passed: Any = beam.DoFn.TimerParam(passed_spec),
         ) -> Iterator[Any]:
-            return cast(Iterator[Any], how.flush(shard, at, pending, log, meta, timer))
+            self.flushed.add(shard)
+            return cast(Iterator[Any], how.flush(shard, at, pending, log, meta, Timers(flush, hold, passed)))
+
+        @on_timer(passed_spec)
+        def passed(
+            self,
+            shard: Any = beam.DoFn.KeyParam,
+            at: Any = beam.DoFn.TimestampParam,
+            meta: Any = beam.DoFn.StateParam(meta_spec),
+            hold: Any = beam.DoFn.TimerParam(hold_spec),
+            passed: Any = beam.DoFn.TimerParam(passed_spec),
+        ) -> None:
+            if shard in self.flushed:  # in this bundle, so its rows have not left
+                passed.set(at)
+            else:
+                how.let_go(meta, Timers(None, hold, passed))
+
+        @on_timer(hold_spec)
+        def hold(self) -> None:
+            """It holds; when it fires all is over."""
 
     take: beam.DoFn = Take()  # type: ignore[no-untyped-call]  # Beam's DoFn has no typed constructor
     typed = beam.ParDo(take).with_output_types(TransactionBatch, dead_letters=DeadLetter)

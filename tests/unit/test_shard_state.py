@@ -16,7 +16,7 @@ import transforms.shard_state as shard_state
 from transforms.batch import TransactionBatch, from_rows
 from transforms.enrich import EntityEngine
 from transforms.features import load_feature_set
-from transforms.shard_state import TakeInOrder
+from transforms.shard_state import TakeInOrder, Timers
 
 DAY = 86_400_000_000
 FEATURES = load_feature_set("handbook")
@@ -50,6 +50,16 @@ class Clock:
         self.at = at
 
 
+class Holding(Clock):
+    """A timer that can hold the watermark, too."""
+
+    _timer_coder_impl = None
+    hold: Timestamp | None = None
+
+    def clear(self) -> None:
+        self.hold = None
+
+
 class Shard:
     """One key of the stage: its state and what it emitted."""
 
@@ -61,7 +71,7 @@ class Shard:
         self.timer = Clock()
 
     def process(self, batch: TransactionBatch) -> list[Any]:
-        emitted = list(self.stage.process(0, batch, **self.state, timer=self.timer))
+        emitted = list(self.stage.process(0, batch, **self.state, timers=Timers(self.timer, None, None)))
         return [self.features(value) for value in emitted]
 
     @staticmethod
@@ -146,7 +156,8 @@ def test_state_of_another_version_is_refused() -> None:
     shard = Shard()
     shard.process(batches(1)[0])
     meta = shard.state["meta"]
-    meta.content = meta.content.replace(b"\x98\x01", b"\x98\x07", 1)
+    assert meta.content[1] == 1
+    meta.content = meta.content[:1] + b"\x07" + meta.content[2:]
     with pytest.raises(ValueError, match="state of version 7 cannot be read by version 1"):
         shard.process(batches(2)[1])
 
@@ -161,7 +172,42 @@ def test_event_time_rows_wait_and_the_timer_stands_at_the_oldest() -> None:
     assert shard.timer.at == Timestamp(micros=9_001_000)
     assert shard.process(earlier) == []
     assert shard.timer.at == Timestamp(micros=4_001_000)
-    flushed = list(shard.stage.flush(0, shard.timer.at, **shard.state, timer=shard.timer))
+    flushed = list(shard.stage.flush(0, shard.timer.at, **shard.state, timers=Timers(shard.timer, None, None)))
     assert [value.value.rows.column("transaction_id").to_pylist() for value in flushed] == [["a"]]
     assert shard.timer.at == Timestamp(micros=9_001_000)
     assert pa.concat_batches([b.rows for b in shard.state["pending"].content]).num_rows == 1
+
+
+def test_a_stream_holds_the_watermark_until_what_was_flushed_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush does not move the hold, though its timer has fired; only what comes after its bundle does."""
+
+    def set_both(timer: Holding, fire: Timestamp, hold: Timestamp) -> None:
+        timer.at, timer.hold = fire, hold
+
+    monkeypatch.setattr(shard_state, "set_timer_with_hold", set_both)
+    shard, timers = Shard(ordering="event_time"), Timers(Holding(), Holding(), Clock())
+    row = {"customer_id": "c", "amount_minor": 1}
+    rows = [from_rows([{**row, "transaction_id": f"t{at}", "event_time": at * 1_000_000}]) for at in (4, 9)]
+    for batch in rows:
+        assert list(shard.stage.process(0, batch, **shard.state, timers=timers)) == []
+    assert (timers.flush.at, timers.hold.hold) == (Timestamp(micros=4_001_000), Timestamp(4))
+    flushed = list(shard.stage.flush(0, timers.flush.at, **shard.state, timers=timers))
+    assert [value.value.rows.column("transaction_id").to_pylist() for value in flushed] == [["t4"]]
+    assert timers.hold.hold == Timestamp(4)
+    assert timers.passed.at <= timers.flush.at == Timestamp(micros=9_001_000)
+    shard.stage.let_go(shard.state["meta"], timers)
+    assert timers.hold.hold == Timestamp(9)
+    assert len(list(shard.stage.flush(0, timers.flush.at, **shard.state, timers=timers))) == 1
+    assert timers.hold.hold == Timestamp(9)
+    shard.stage.let_go(shard.state["meta"], timers)
+    assert timers.hold.hold is None
+
+
+def test_a_flush_timer_that_fires_early_takes_no_more_than_it_stands_for() -> None:
+    """A timer that was set anew while it fired comes twice: rows that the watermark has not passed go on waiting."""
+    shard = Shard(ordering="event_time")
+    row = {"customer_id": "c", "amount_minor": 1}
+    shard.process(from_rows([{**row, "transaction_id": "b", "event_time": 9_000_000}]))
+    early = Timestamp(micros=4_001_000)
+    assert list(shard.stage.flush(0, early, **shard.state, timers=Timers(shard.timer, None, None))) == []
+    assert shard.timer.at == Timestamp(micros=9_001_000)
