@@ -21,6 +21,7 @@ from transforms.hashing import stable_hash
 from transforms.history import EntityHistory, log_of, log_of_labels, value_column
 from transforms.history_kernels import Rows
 from transforms.history_late import Labels
+from transforms.join import JoinBatches
 from transforms.shard_state import Ordering, TakeInOrder, Taken, take_in_order
 from transforms.sharding import ShardBy
 
@@ -189,9 +190,8 @@ class EnrichTransactions(beam.PTransform[PCollection[TransactionBatch], Enriched
         self.batch_rows = batch_rows
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> Enriched:
-        batches = pcoll | "AddRowFeatures" >> beam.Map(add_row_features, self.feature_set).with_output_types(
-            TransactionBatch
-        )
+        add = beam.Map(add_row_features, self.feature_set).with_output_types(TransactionBatch)
+        batches = pcoll | JoinBatches() | "AddRowFeatures" >> add
         dead_letters = []
         for entity in self.feature_set.entities:
             outputs = self._keyed(batches, entity) | f"Remember[{entity}]" >> self._remember(entity, pcoll.is_bounded)

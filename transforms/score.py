@@ -15,6 +15,7 @@ from apache_beam.utils.shared import Shared
 from model_artifacts.artifact import Model, load_model
 from transforms.batch import TransactionBatch
 from transforms.dead_letters import DeadLetter, dead_letters_of_rows
+from transforms.join import JoinBatches
 
 
 class SharedModel:
@@ -65,7 +66,7 @@ class Scored:
 
 
 class ScoreTransactions(beam.PTransform[PCollection[TransactionBatch], Scored]):
-    """Add the model's score to every transaction.
+    """Add the model's score to every transaction, to those of a bundle at once.
 
     Args:
         load: gives the model, in the worker; a `SharedModel` holds one for all threads of a process.
@@ -91,7 +92,7 @@ class ScoreTransactions(beam.PTransform[PCollection[TransactionBatch], Scored]):
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> Scored:
         score = beam.ParDo(_Score(self.load)).with_output_types(TransactionBatch, dead_letters=DeadLetter)
-        outputs = pcoll | "Score" >> score.with_outputs("dead_letters", main="batches")
+        outputs = pcoll | JoinBatches() | "Score" >> score.with_outputs("dead_letters", main="batches")
         return Scored(outputs.batches, outputs.dead_letters)
 
 

@@ -16,6 +16,7 @@ from apache_beam.transforms.window import TimestampedValue
 
 from transforms.batch import TransactionBatch, earliest
 from transforms.hashing import stable_hash
+from transforms.join import JoinBatches
 
 
 def split_by_shard(batch: TransactionBatch, column: str, shards: int) -> Iterator[tuple[int, TransactionBatch]]:
@@ -40,7 +41,7 @@ def split_by_shard(batch: TransactionBatch, column: str, shards: int) -> Iterato
 
 
 class ShardBy(beam.PTransform[PCollection[TransactionBatch], PCollection[tuple[int, TransactionBatch]]]):
-    """Key batches by the shard of an entity column.
+    """Key batches by the shard of an entity column; those of a bundle together, so that it gives a shard one piece.
 
     Args:
         column: a text column, such as `customer_id`.
@@ -65,7 +66,7 @@ class ShardBy(beam.PTransform[PCollection[TransactionBatch], PCollection[tuple[i
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> PCollection[tuple[int, TransactionBatch]]:
         split = beam.ParDo(_Split(self.column, self.shards)).with_output_types(tuple[int, TransactionBatch])
-        keyed: PCollection[tuple[int, TransactionBatch]] = pcoll | "Split" >> split
+        keyed: PCollection[tuple[int, TransactionBatch]] = pcoll | JoinBatches() | "Split" >> split
         return keyed
 
 
