@@ -52,7 +52,8 @@ def rows_as_json(rows: pa.RecordBatch) -> list[bytes]:
         return []
     pieces: list[Any] = []
     for name, column in zip(rows.schema.names, rows.columns, strict=True):
-        pieces += ["{" if not pieces else ",", msgspec.json.encode(name).decode() + ":", values_as_json(column)]
+        # One text before each value: joining costs by the piece.
+        pieces += [f"{',' if pieces else '{'}{msgspec.json.encode(name).decode()}:", values_as_json(column)]
     lines: list[bytes] = pc.binary_join_element_wise(*pieces, "}", "").cast(pa.binary()).to_pylist()
     return lines
 
@@ -66,8 +67,9 @@ def values_as_json(column: pa.Array) -> pa.Array:
             return _one_by_one(column.to_pylist())
         text = pc.binary_join_element_wise('"', column, '"', "")
     elif pa.types.is_timestamp(column.type):
-        text = pc.strftime(column, "%Y-%m-%dT%H:%M:%SZ", locale="C")
-        text = pc.binary_join_element_wise('"', text, '"', "")
+        # Without a zone it is UTC all the same, and becomes text at a fraction of what formatting costs.
+        text = pc.replace_substring(column.cast(pa.timestamp(column.type.unit)).cast(pa.string()), " ", "T")
+        text = pc.binary_join_element_wise('"', text, 'Z"', "")
     elif pa.types.is_floating(column.type):
         text = pc.if_else(pc.is_finite(column), column.cast(pa.string()), None)
     elif pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
