@@ -14,6 +14,7 @@ named() {  # the applications of a name that are in some states
     yarn application -list -appStates "$2" |
         awk -F '\\t' -v name="$1" '{ gsub(/ /, "", $1); gsub(/ /, "", $2) } $2 == name { print $1 }'
 }
+alive=NEW,NEW_SAVING,SUBMITTED,ACCEPTED,RUNNING
 """
 
 #: Brings the jar, refuses another than the one that was packaged, and refuses a second job of the same name: both
@@ -21,7 +22,7 @@ named() {  # the applications of a name that are in some states
 RUN = f"""{_NAMED}
 url="$1" sum="$2" name="$3"
 shift 3
-running=$(named "$name" NEW,NEW_SAVING,SUBMITTED,ACCEPTED,RUNNING)
+running=$(named "$name" "$alive")
 if [ -n "$running" ]; then
     echo "error: $name runs already, as $running: stop it first, with a savepoint" >&2
     exit 2
@@ -34,7 +35,8 @@ echo "$sum  $jar" | sha256sum --check --quiet
 flink run-application "$@" "$jar"
 """
 
-#: Stops the job of a name with a savepoint. Arguments: name, directory of the savepoint.
+#: Stops the job of a name with a savepoint, and waits until its application is gone: another may follow at once.
+#: Arguments: name, directory of the savepoint.
 STOP = f"""{_NAMED}
 name="$1" savepoints="$2"
 application=$(named "$name" RUNNING)
@@ -49,6 +51,13 @@ if [ -z "$job" ]; then
     exit 2
 fi
 flink stop -t yarn-application "$at" --savepointPath "$savepoints" "$job"
+for _ in $(seq 60); do
+    left=$(named "$name" "$alive")
+    [ -n "$left" ] || exit 0
+    sleep 2
+done
+echo "error: $job has its savepoint, but $application does not end" >&2
+exit 1
 """
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

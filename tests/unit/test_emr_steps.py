@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -105,8 +106,9 @@ def test_a_list_that_cannot_be_had_stops_the_step(node: Node) -> None:
 
 
 def test_a_job_is_stopped_with_a_savepoint(node: Node) -> None:
-    """The job's id is asked of Flink, and its application's of YARN."""
+    """The job's id is asked of Flink, its application's of YARN, and the step lasts until that is gone."""
     node.runs("other", "fraud")
+    node.program("sleep", f'printf "%s" {shlex.quote(HEADING)} > "$HERE/list"; echo >> "$HERE/waited"')
     node.program(
         "flink",
         'printf "%s\\n" "$@" >> "$HERE/flink.log"\n'
@@ -117,6 +119,16 @@ def test_a_job_is_stopped_with_a_savepoint(node: Node) -> None:
     at = ["-t", "yarn-application", "-Dyarn.application.id=application_17_0001"]
     where = ["--savepointPath", "s3://state/stopped", "0123456789abcdef0123456789abcdef"]
     assert node.told == ["list", "-r", *at, "stop", *at, *where]
+    assert (node.directory / "waited").exists()
+
+
+def test_an_application_without_a_job_is_not_stopped(node: Node) -> None:
+    """One that is starting, or failing, has nothing to save."""
+    node.runs("fraud")
+    node.program("flink", "echo There are no running jobs.")
+    done = node.step(stop_step("fraud", "s3://state/stopped"))
+    assert done.returncode == 2
+    assert "application_17_0001 runs, but no job does in it" in done.stderr
 
 
 def test_what_does_not_run_cannot_be_stopped(node: Node) -> None:
