@@ -56,6 +56,13 @@ PRESET = (
     Setting("beam", "min_pause_between_checkpoints", 2_000, "work goes on between long checkpoints", "stream"),
     Setting(
         "beam",
+        "finish_bundle_before_checkpointing",
+        True,
+        "Beam would keep a bundle's output back till after the checkpoint, and let the watermark pass it: late rows",
+        "stream",
+    ),
+    Setting(
+        "beam",
         "retain_externalized_checkpoints_on_cancellation",
         True,
         "a job that somebody cancels can still go on from its last checkpoint",
