@@ -148,7 +148,13 @@ class ConfluentReader:
             self._position = offset
 
     def poll(self, most: int, seconds: float) -> Fetched:
-        messages: Sequence[Any] = self._consumer.consume(most, seconds)
+        # The library waits out the time it is given for as many as it is asked for: what is there is taken at once,
+        # and where there is nothing the first to come ends the wait.
+        messages: Any = self._consumer.consume(most, 0)
+        if not messages:
+            messages = self._consumer.consume(1, seconds)
+            if messages and most > 1:
+                messages += self._consumer.consume(most - 1, 0)
         self._troubles.raise_refusal()
         damaged: list[Damaged] = []
         if any(message.error() is not None for message in messages):

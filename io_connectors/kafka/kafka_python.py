@@ -135,11 +135,11 @@ class KafkaPythonReader:
         records: list[Any] = []
         damaged: list[Damaged] = []
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0 and len(records) < most:
+        while (left := deadline - time.monotonic()) > 0 and not records:
             if not self._connect():
                 break
             try:
-                records += self._consumer.poll(int(left * 1000) + 1, most - len(records)).get(self._place, ())
+                records += self._consumer.poll(int(left * 1000) + 1, most).get(self._place, ())
                 self._position = self._consumer.position(self._place, timeout_ms=0)
             except CorruptRecordError as error:
                 damaged.append(self._skip_damage(str(error)))

@@ -23,10 +23,13 @@ from io_connectors.spans import ENDLESS, Span, Spans, Turn, claim, is_done
 from io_connectors.watermarks import ADVANCING, AdvancingWatermark, watermark_of
 from transforms.raw_batch import RawBatch, Reach
 
-#: Seconds a poll waits for more than there is, and for which one partition is read before others get their turn. What
-#: a bundle gives leaves a streaming runner when it closes, so these are most of the source's latency.
-POLL_SECONDS = 0.025
+#: Seconds a poll waits where there is nothing, and for which one partition is read before others get their turn. What
+#: a bundle gives leaves a streaming runner when it closes, and partitions of one worker are read in turn, so these are
+#: most of the source's latency.
+POLL_SECONDS = 0.005
 BUNDLE_SECONDS = 0.1
+#: A turn ends before its time once a poll gives fewer records than this: the partition has caught up with its topic.
+CAUGHT_UP = 1_000
 #: Seconds that a partition is left alone after it gave nothing. On Flink this is 0: it waits in whole seconds.
 IDLE_PAUSE = 0.05
 
@@ -109,7 +112,7 @@ class _ReadPart(beam.DoFn):
                     position = claim(tracker, ENDLESS)
                 if is_done(tracker, position):
                     return
-                if len(fetched) < self.settings.batch_rows or self.clock() >= turn_ends:
+                if len(fetched) < min(CAUGHT_UP, self.settings.batch_rows) or self.clock() >= turn_ends:
                     break
         if not len(fetched):
             advance_idle(watermark, self.settings, partition, position, TOPIC_ENDS)
