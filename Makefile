@@ -2,7 +2,7 @@
 
 PYTHON ?= .venv/bin/python
 
-.PHONY: help venv check bench format lock wheel clean
+.PHONY: help venv check bench faults format lock wheel clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z]*\):.*## /\1  /p' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ check:  ## lint, types and all tests: what CI runs
 
 bench:  ## speed, memory and state; with DATA=FILE, the Handbook's transactions, the quality of models too
 	$(PYTHON) -m benchmarks $(if $(DATA),--data '$(DATA)')
+
+KILLS ?= 100
+faults:  ## every fault in the middle of everything, then KILLS=100 random kills (SEED=N: the same again)
+	FAULTS=long KILLS=$(KILLS) FAULTS_REPORT=build/faults.json $(PYTHON) -m pytest tests/faults
 
 format:  ## sort imports and format
 	$(PYTHON) -m ruff check --select I --fix .
