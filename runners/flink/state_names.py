@@ -13,7 +13,7 @@ pipeline is named after its transform before it is packaged:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from apache_beam.portability import common_urns
@@ -22,8 +22,8 @@ from apache_beam.portability.api import beam_runner_api_pb2
 _IMPULSE = common_urns.primitives.IMPULSE.urn
 _RESHUFFLE = common_urns.composites.RESHUFFLE.urn
 _PAR_DO = common_urns.primitives.PAR_DO.urn
-#: The name of the impulse, and of what it gives.
-START = "Start"
+#: The names of the impulse and of what spreads it, and of what they give.
+START, SPREAD = "Start", "Start/Spread"
 
 
 def name_state(pipeline: Any) -> None:
@@ -38,8 +38,8 @@ def name_state(pipeline: Any) -> None:
         >>> _ = pipeline | "Read" >> beam.Create([1], reshuffle=False) | "Double" >> beam.Map(lambda each: 2 * each)
         >>> proto = pipeline.to_runner_api()
         >>> name_state(proto)
-        >>> "Double" in proto.components.transforms, proto.components.transforms["Read/Impulse"].spec.urn
-        (True, 'beam:transform:reshuffle:v1')
+        >>> [name for name in ("Double", "Start", "Read/Impulse") if name in proto.components.transforms]
+        ['Double', 'Start']
     """
     components = pipeline.components
     for name, transform in sorted(components.transforms.items(), key=lambda each: each[1].unique_name):
@@ -92,18 +92,39 @@ def _replace(found: Any, names: Mapping[str, str]) -> None:
 
 
 def _start_together(pipeline: Any) -> None:
-    """Give a pipeline one impulse, from which all that had one of their own take theirs."""
+    """Give a pipeline one impulse, spread over all subtasks, for all that had one of their own."""
     components = pipeline.components
-    impulses = [each for each in components.transforms.values() if each.spec.urn == _IMPULSE]
+    impulses = {name: each for name, each in components.transforms.items() if each.spec.urn == _IMPULSE}
     if not impulses:
         return
-    (output,) = impulses[0].outputs.values()
-    components.pcollections[START].CopyFrom(components.pcollections[output])
-    components.pcollections[START].unique_name = START
-    for impulse in impulses:
-        impulse.spec.urn = _RESHUFFLE
-        impulse.inputs["in"] = START
-    start = components.transforms[START]
-    start.unique_name, start.spec.urn, start.outputs["out"] = START, _IMPULSE, START
+    given = [output for impulse in impulses.values() for output in impulse.outputs.values()]
+    collection = type(components.pcollections[given[0]]).FromString(
+        components.pcollections[given[0]].SerializeToString()
+    )
+    for name in given:
+        del components.pcollections[name]
+    for name in impulses:
+        del components.transforms[name]
+    for transform in components.transforms.values():
+        _keep(transform.subtransforms, lambda name: name not in impulses)
+        for local, name in list(transform.inputs.items()):
+            transform.inputs[local] = _given_by(SPREAD) if name in given else name
     (root,) = pipeline.root_transform_ids
-    components.transforms[root].subtransforms.insert(0, START)
+    for at, (name, urn) in enumerate(((START, _IMPULSE), (SPREAD, _RESHUFFLE))):
+        components.pcollections[_given_by(name)].CopyFrom(collection)
+        components.pcollections[_given_by(name)].unique_name = _given_by(name)
+        transform = components.transforms[name]
+        transform.unique_name, transform.spec.urn, transform.outputs["out"] = name, urn, _given_by(name)
+        components.transforms[root].subtransforms.insert(at, name)
+    components.transforms[SPREAD].inputs["in"] = _given_by(START)
+
+
+def _given_by(transform: str) -> str:
+    """What a transform's output is called. Not like the transform: Beam sorts both by their names in one list."""
+    return f"{transform}.out"
+
+
+def _keep(found: Any, wanted: Callable[[str], bool]) -> None:
+    kept = [name for name in found if wanted(name)]
+    del found[:]
+    found.extend(kept)
