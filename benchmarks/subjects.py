@@ -19,7 +19,7 @@ from transforms.features import Declaration, FeatureSet, load_feature_set
 from transforms.hashing import stable_hash
 from transforms.history import EntityHistory, value_column
 from transforms.history_kernels import Rows
-from transforms.shard_state import TakeInOrder
+from transforms.shard_state import TakeInOrder, Timers
 
 BATCH_ROWS = 2_048
 
@@ -123,7 +123,7 @@ class WholeStage:
         started = time.perf_counter()
         for piece in pieces:
             # Rows taken on arrival neither wait in state nor need a timer: those are None.
-            for output in self._how.process(0, piece, None, self._log, self._meta, None):
+            for output in self._how.process(0, piece, None, self._log, self._meta, Timers(None, None, None)):
                 passed_on += len(output.value) if isinstance(output, TimestampedValue) else 0  # else a dead letter
         seconds = time.perf_counter() - started
         if passed_on != len(batch):
