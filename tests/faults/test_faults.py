@@ -28,7 +28,7 @@ SOME = [
     ("PostgreSQL killed", "checkpoint"),
     ("TaskManager paused", "bundle"),
 ]
-RESCALED = [("TaskManager killed", "bundle"), ("worker killed", "checkpoint")]
+RESCALED = [("TaskManager killed", "bundle")]
 
 
 def uninterrupted(stream: Stream, directory: Path) -> dict[str, Decided]:
