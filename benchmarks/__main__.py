@@ -16,7 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import dynamodb_sink, feature_state, handbook, kafka_source, kinesis_source, main_job, sql_sinks
+from benchmarks import (
+    dynamodb_sink,
+    feature_state,
+    flink_stream,
+    handbook,
+    kafka_source,
+    kinesis_source,
+    main_job,
+    sql_sinks,
+)
 from benchmarks.report import machine_facts, table, write_whole
 from io_connectors.simulation import Simulation
 from transforms.errors import UserError
@@ -24,6 +33,7 @@ from transforms.errors import UserError
 HERE = Path(__file__).parent
 #: What is measured against a server: the section's title, the module, and its function that starts the server.
 WITH_SERVERS: Mapping[str, tuple[ModuleType, str]] = {
+    "## Flink: `python -m benchmarks.flink_stream`": (flink_stream, "measure_locally"),
     "## PostgreSQL: `python -m benchmarks.sql_sinks`": (sql_sinks, "measure_here"),
     "## DynamoDB: `python -m benchmarks.dynamodb_sink`": (dynamodb_sink, "measure_locally"),
     "## Kafka: `python -m benchmarks.kafka_source`": (kafka_source, "measure_locally"),

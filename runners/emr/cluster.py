@@ -174,6 +174,7 @@ def configurations(sizes: Sizes) -> Sequence[dict[str, Any]]:
         "heartbeat.interval": "2000",
         "heartbeat.timeout": "10000",
         "heartbeat.rpc-failure-threshold": "2",
+        "state.checkpoints.num-retained": "3",  # see runners/flink/configuration.py; a job cannot set it
     }
     return [{"Classification": "yarn-site", "Properties": yarn}, {"Classification": "flink-conf", "Properties": flink}]
 
