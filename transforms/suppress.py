@@ -189,12 +189,13 @@ class _Suppress(NamedTuple):
             self._wait_for(event_micros(alert), memory, state)
         state.write(memory)
 
-    def flush(self, state: _State) -> Iterator[Alert]:
+    def flush(self, at: Timestamp, state: _State) -> Iterator[Alert]:
         """Take the waiting alerts that the watermark has passed, in their order."""
         memory = state.read()
+        fired = min(memory.fire, int(at.micros))  # see TakeInOrder.flush
         alerts = sorted(state.waiting.read(), key=_order)
         state.waiting.clear()
-        memory.frontier, memory.fire = max(memory.frontier, memory.fire), 0
+        memory.frontier, memory.fire = max(memory.frontier, fired), 0
         due = [alert for alert in alerts if event_micros(alert) < memory.frontier]
         yield from self._take(due, memory, state)
         for alert in alerts[len(due) :]:
@@ -204,9 +205,14 @@ class _Suppress(NamedTuple):
         state.write(memory)
 
     def forget(self, at: Timestamp, state: _State) -> None:
-        """Drop what nothing can need any more."""
+        """Drop what nothing can need any more.
+
+        Where the watermark leaps over more than a window at once this timer may fire before alerts that still wait.
+        """
         memory = state.read()
-        if memory.last is not None and int(at.micros) >= memory.last.time + self.window + self.remember:
+        if memory.fire:
+            state.forget_timer.set(at)
+        elif memory.last is not None and int(at.micros) >= memory.last.time + self.window + self.remember:
             state.memory.clear()
             state.held_back.clear()
 
@@ -286,13 +292,14 @@ def _suppressing(how: _Suppress) -> beam.DoFn:
         @on_timer(flush_spec)
         def flush(
             self,
+            at: Any = beam.DoFn.TimestampParam,
             memory: Any = beam.DoFn.StateParam(memory_spec),
             held_back: Any = beam.DoFn.StateParam(held_back_spec),
             waiting: Any = beam.DoFn.StateParam(waiting_spec),
             flush_timer: Any = beam.DoFn.TimerParam(flush_spec),
             forget_timer: Any = beam.DoFn.TimerParam(forget_spec),
         ) -> Iterator[Any]:
-            return how.flush(_State(memory, held_back, waiting, flush_timer, forget_timer))
+            return how.flush(at, _State(memory, held_back, waiting, flush_timer, forget_timer))
 
         @on_timer(forget_spec)
         def forget(
@@ -300,8 +307,9 @@ def _suppressing(how: _Suppress) -> beam.DoFn:
             at: Any = beam.DoFn.TimestampParam,
             memory: Any = beam.DoFn.StateParam(memory_spec),
             held_back: Any = beam.DoFn.StateParam(held_back_spec),
+            forget_timer: Any = beam.DoFn.TimerParam(forget_spec),
         ) -> None:
-            how.forget(at, _State(memory, held_back, None, None, None))
+            how.forget(at, _State(memory, held_back, None, None, forget_timer))
 
     return cast(beam.DoFn, Suppress())  # type: ignore[no-untyped-call]  # Beam's DoFn has no typed constructor
 

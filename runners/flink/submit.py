@@ -14,6 +14,8 @@ from runners.flink.rest import ENDED, FlinkError, FlinkRest
 
 #: Seconds that a job has until all its tasks run: they wait for the Python workers without an end of their own.
 START_PATIENCE = 60.0
+#: What Flink says of a savepoint with state that nothing asks for.
+_NOT_MAPPED = "Cannot map checkpoint/savepoint state"
 _STARTING = frozenset(("CREATED", "SCHEDULED", "DEPLOYING", "INITIALIZING"))
 
 
@@ -131,6 +133,14 @@ def submit(
     uploaded = rest.upload(jar)
     try:
         return FlinkJob(rest, rest.run(uploaded, settings, savepoint, allow_non_restored_state))
+    except FlinkError as error:
+        if _NOT_MAPPED not in str(error):
+            raise
+        raise FlinkError(
+            f"{savepoint} holds state of a transform that this version does not have, or has under another name: bring "
+            "it back (a sink, a stage, alerts.suppress, pipeline.deduplicate), or drop its state for good with "
+            f"--allow_non_restored_state; docs/upgrades.md says what state that can be. Flink's words: {error}"
+        ) from error
     finally:
         with contextlib.suppress(FlinkError):  # it takes room on the cluster, and is in nobody's way
             rest.delete(uploaded)

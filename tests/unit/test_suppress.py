@@ -6,13 +6,24 @@ import random
 
 import msgspec
 import pytest
+from apache_beam.utils.timestamp import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.alerts import Alert
 from transforms.durations import DAY
 from transforms.struct_coder import StructCoder
-from transforms.suppress import LastSent, SuppressAlerts, event_micros, example_alert, suppress, suppress_all
+from transforms.suppress import (
+    LastSent,
+    SuppressAlerts,
+    _Memory,
+    _State,
+    _Suppress,
+    event_micros,
+    example_alert,
+    suppress,
+    suppress_all,
+)
 
 WINDOW = 10
 
@@ -120,3 +131,39 @@ def test_event_times_are_exact() -> None:
     """Microseconds survive, also before 1970."""
     for micros in (0, -1, 1_522_540_831_123_457, 253_402_300_799_999_999):
         assert event_micros(example_alert("a", micros)) == micros
+
+
+class Kept:
+    """A state or a timer, as far as it is asked."""
+
+    def __init__(self, content: object = None) -> None:
+        self.content, self.at = content, None
+
+    def read(self) -> object:
+        return self.content
+
+    def clear(self) -> None:
+        self.content = None
+
+    def set(self, at: object) -> None:
+        self.at = at  # type: ignore[assignment]
+
+
+def test_a_card_is_not_forgotten_while_alerts_wait() -> None:
+    """Where the watermark leaps, what would drop a card's state comes before the alerts: it is put off."""
+    how = _Suppress(WINDOW, 100, "event_time", bounded=False)
+    for fire, forgotten in ((500, False), (0, True)):
+        memory = Kept(msgspec.msgpack.encode(_Memory(last=LastSent(0, "a", 0), fire=fire)))
+        state = _State(memory, Kept([]), None, None, Kept())
+        how.forget(Timestamp(micros=110), state)
+        assert (memory.content is None) == forgotten
+        assert (state.forget_timer.at is None) == forgotten
+
+
+def test_state_of_the_form_before_is_read_and_of_another_refused() -> None:
+    """What a release wrote stays readable; what a later one wrote stops the stage with a message that says so."""
+    written = bytes.fromhex("94019307a26131020304")
+    memory = _State(Kept(written), None, None, None, None).read()
+    assert memory == _Memory(1, LastSent(7, "a1", 2), 3, 4)
+    with pytest.raises(ValueError, match="state of version 9 cannot be read by version 1"):
+        _State(Kept(b"\x94\x09" + written[2:]), None, None, None, None).read()
