@@ -29,6 +29,8 @@ ROOT = Path(__file__).parents[2]
 SCHEMA = "transaction-events"
 PARTITIONS = 2
 PATIENCE = 180.0
+#: When simulations begin, in milliseconds since 1970: 2026-01-01.
+SIMULATED = 1_767_225_600_000
 #: One alert a card and hour; a tenth of the transactions is above this.
 RULES = """
 [alerts]
@@ -50,11 +52,16 @@ class Row(NamedTuple):
     body: str
 
 
-def rows_of(url: str) -> list[Row]:
-    """A simulation's transactions in their order; the broker's time of each is its event time."""
+def rows_of(url: str, first: int | None = None) -> list[Row]:
+    """A simulation's transactions in their order; the broker's time of each is its event time.
+
+    Args:
+        url: of the simulation.
+        first: the millisecond at which it begins, if not when it says itself.
+    """
     rows = []
     for events in simulated(url):
-        times = np.asarray(events.times)
+        times = np.asarray(events.times) + (0 if first is None else first - SIMULATED) * 1000
         for key, at, body in zip(events.keys, times.tolist(), events.bodies(0, times), strict=True):
             rows.append(Row(int(key) % PARTITIONS, at // 1000, key, body.decode()))
     return rows

@@ -11,11 +11,10 @@ from io_connectors.kafka.connect import COMMITTERS, LOOKERS, READERS
 from runners.flink.cluster import FlinkCluster
 from runners.flink.rest import FlinkError
 from runners.local import Kafka
-from tests.integration.flink_versions import RULES, Versions, ids_of, rows_of, split_at
+from tests.integration.flink_versions import RULES, SIMULATED, Versions, ids_of, rows_of, split_at
 
 SOURCE = "simulator:?customers=40&terminals=60&days=30"
 DAY = 86_400_000
-FIRST = 1_767_225_600_000  # 2026-01-01
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +42,9 @@ def test_the_next_version_goes_on_with_the_state_of_the_one_before(versions: Ver
     """
     rules = ("--config", str(versions.directory / "rules.toml"))
     rows = rows_of(SOURCE)
-    decided, waiting, unseen = split_at(rows, FIRST + 14 * DAY, FIRST + 21 * DAY)
+    decided, waiting, unseen = split_at(rows, SIMULATED + 14 * DAY, SIMULATED + 21 * DAY)
     versions.send(decided)
-    versions.start(FIRST + 14 * DAY, *rules, "--parallelism=1")
+    versions.start(SIMULATED + 14 * DAY, *rules, "--parallelism=1")
     versions.wait_for_decisions(ids_of(decided))
     versions.send(waiting)
     versions.wait_until_remembered(ids_of(waiting))
@@ -68,7 +67,7 @@ def test_the_next_version_goes_on_with_the_state_of_the_one_before(versions: Ver
 
 def test_state_that_no_part_has_any_more_is_not_dropped_unasked(versions: Versions) -> None:
     """A version without deduplication does not start from a savepoint with its state: the error says what to do."""
-    decided, _ = split_at(rows_of(SOURCE), FIRST + 3 * DAY)
+    decided, _ = split_at(rows_of(SOURCE), SIMULATED + 3 * DAY)
     versions.send(decided)
     versions.start(None)
     versions.wait_for_decisions(ids_of(decided))

@@ -1,0 +1,45 @@
+"""A savepoint that an earlier commit wrote, restored by this one; see `tests/golden/make_savepoint.py`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runners.flink.cluster import FlinkCluster
+from runners.local import Kafka
+from tests.golden.make_savepoint import DIRECTORY, LONG, NAME, read_results, read_rows
+from tests.integration.flink_versions import Versions, ids_of
+
+
+@pytest.fixture
+def versions(kafka: Kafka, flink: FlinkCluster, tmp_path: Path) -> Iterator[Versions]:
+    """A job on the savepoint's topic, which ends with the test."""
+    (tmp_path / "rules.toml").write_text(LONG)
+    made = Versions(kafka, flink, tmp_path, NAME)
+    yield made
+    made.cancel()
+
+
+def test_what_an_earlier_release_remembered_is_still_understood(versions: Versions) -> None:
+    """Of rows that wait in it, and of rows after it, each decision and alert is what it was, to the byte.
+
+    It has been moved since it was written, and goes on at another parallelism. When this fails, either streams that
+    run cannot be upgraded any more, or it is features, model or thresholds that were changed: then the expected
+    decisions are written anew (python -m tests.golden.make_savepoint), and CHANGELOG.md says so.
+    """
+    decided, waiting, unseen = read_rows()
+    versions.send([*decided, *waiting, *unseen])
+    moved = versions.directory / "moved"
+    shutil.copytree(DIRECTORY / "state", moved)
+    versions.start(None, "--config", str(versions.directory / "rules.toml"), savepoint=moved.as_uri())
+    names = ids_of([*waiting, *unseen])
+    found = versions.wait_for_decisions(names)
+    expected = read_results("decisions")
+    assert {name: found.get(name) for name in names} == {name: expected[name] for name in names}
+    alerts = {name: alert for name, alert in read_results("alerts").items() if name in names}
+    versions.wait(lambda: len(versions.results("flink", "alerts")) >= len(alerts), "the alerts")
+    assert versions.results("flink", "alerts") == alerts
+    assert set(found) == set(names)  # nothing is decided again
