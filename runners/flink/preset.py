@@ -45,7 +45,7 @@ PRESET = (
     Setting(
         "beam",
         "max_bundle_time_mills",
-        50,
+        10,
         "results leave when a bundle ends; in Beam after a second",
         "stream",
     ),
