@@ -1,0 +1,86 @@
+"""What lies in savepoints can still be read: bytes that an earlier commit wrote, and their meaning.
+
+The whole of a stream's state is kept in `tests/golden/savepoint`; these say which part of it was changed. A form that
+must change gets a new version number, and the old bytes stay here for as long as they are to be read.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from io_connectors.spans import Span, SpanCoder
+from transforms import shard_state
+from transforms.alerts import Alert
+from transforms.batch import TransactionBatchCoder, from_rows, to_rows
+from transforms.hashing import stable_hash
+from transforms.struct_coder import StructCoder
+from transforms.suppress import example_alert
+
+BATCH = (
+    rb"c-o~?y-or_5S}}Z^MXXLAcVrgf`Sq|OQIB(6qwNA1y;F)`^nv6Frl!t^Z_g^EqMSRfCunFd;-"
+    rb"szyFEC^fFw>byEprN^D(<KXaM>=K?`*N8^|h91ry3(;TM`_U<?>pxEgAO6tggAsR2Bq_t2~8A9((TzCiCPZu=`qP^d!sC+dvs5Z("
+    rb"3fL@bBW^#sV2r>A%c{kne%(=1o#xl~6O#IAG$pW<#pJkUD0yk<FN%4rmGO!PRIMI!<5gq&5zGdYj;sUrn_FOl=PqXst~-"
+    rb"bT)BOz}$9K<CY5lhZ2X&|5lQF!SZmbNwL7bgJkFsa}4Eak9Ase={i}%yp(icMLt`J@4R-"
+    rb"X0Z%B5fOKRy!T|&i)MjK{S^1YSFK2EGF8`kPi&~+xrr6iZEQ6++3y!MkEqtj@ndI1ZK4toGuAlG-"
+    rb"5h7Awtkzsn!IYN3?(D&%N$@`WdjjI&E|`i&8!9+YruB1*siPHW;~nmxMqXlr)tmZXtB7>_~%S-Tb%PdOz(=tJ(k~N_<-"
+    rb"R9rhilTe~?WWf5P}7!$XGW^Q1A}zOnXCeBU^q0ePn0`QrEoceG`W`gQoz=q)|r1<}KA>>D%Pf71"
+)
+ALERT = (
+    "8ca8616c6572745f6964a26131ae7472616e73616374696f6e5f6964a26131aa6576656e745f74696d65b9313937302d3031"
+    "2d30315430303a30303a30372b30303a3030ab637573746f6d65725f6964a3353936ab7465726d696e616c5f6964c0ac616d"
+    "6f756e745f6d696e6f7264a573636f7265cb3feccccccccccccda86465636973696f6ea6726576696577a7726561736f6e73"
+    "90a86d6f64656c5f6964a56d6f64656cab666561747572655f736574a86665617475726573a46c617465c2"
+)
+#: As the first release wrote it, before fields were added at its end.
+META = "9801020304050607c40176"
+
+
+def test_a_batch() -> None:
+    """Rows that wait."""
+    row = {"transaction_id": "t1", "event_time": 1_000_000, "customer_id": "c", "amount_minor": 5716}
+    found = TransactionBatchCoder().decode(zlib.decompress(base64.b85decode(BATCH)))
+    assert to_rows(found) == to_rows(from_rows([row]))
+
+
+def test_a_batch_of_a_later_version_is_refused() -> None:
+    """With its version and what can be done."""
+    with pytest.raises(ValueError, match="coder version 2 cannot be read by version 1: restore with the release"):
+        TransactionBatchCoder().decode(b"\x02" + zlib.decompress(base64.b85decode(BATCH))[1:])
+
+
+def test_what_a_shard_keeps_beside_its_rows() -> None:
+    """Fields that were not there yet have their defaults."""
+    found = msgspec.msgpack.decode(bytes.fromhex(META), type=shard_state._Meta)
+    assert (found.schema_version, found.frontier, found.fire, found.version) == (1, 2, 3, b"v")
+    assert (found.oldest, found.held) == (0, False)
+
+
+def test_a_log_of_rows() -> None:
+    """Two columns and three rows of little-endian numbers behind the number of columns."""
+    packed = bytes.fromhex("02000000" + "".join(f"{n:02x}00000000000000" for n in range(6)))
+    assert shard_state._unpack(packed).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert shard_state._pack(np.arange(6, dtype=np.int64).reshape(2, 3)) == packed
+
+
+def test_a_span() -> None:
+    """What a reader has left, and one of a later version."""
+    written = bytes.fromhex("0100000000000000070000000000000009")
+    assert SpanCoder().decode(written) == Span(7, 9)
+    with pytest.raises(ValueError, match="coder version 2 cannot be read"):
+        SpanCoder().decode(b"\x02" + written[1:])
+
+
+def test_an_alert() -> None:
+    """One that waits to be sent or suppressed; fields have names, so that more may come."""
+    assert StructCoder(Alert).decode(bytes.fromhex(ALERT)) == example_alert("a1", 7_000_000)
+
+
+def test_where_ids_lie() -> None:
+    """The hash that says which shard an entity's state is in, and under which number its rows lie there."""
+    assert [int(each) for each in stable_hash(pa.array(["596", "c1"]))] == [17200905654499193571, 9592619915129918108]
