@@ -19,6 +19,7 @@ from types import ModuleType
 from benchmarks import (
     dynamodb_sink,
     feature_state,
+    flink_state,
     flink_stream,
     handbook,
     kafka_source,
@@ -34,6 +35,7 @@ HERE = Path(__file__).parent
 #: What is measured against a server: the section's title, the module, and its function that starts the server.
 WITH_SERVERS: Mapping[str, tuple[ModuleType, str]] = {
     "## Flink: `python -m benchmarks.flink_stream`": (flink_stream, "measure_locally"),
+    "## State on Flink: `python -m benchmarks.flink_state`": (flink_state, "measure_locally"),
     "## PostgreSQL: `python -m benchmarks.sql_sinks`": (sql_sinks, "measure_here"),
     "## DynamoDB: `python -m benchmarks.dynamodb_sink`": (dynamodb_sink, "measure_locally"),
     "## Kafka: `python -m benchmarks.kafka_source`": (kafka_source, "measure_locally"),

@@ -19,14 +19,15 @@ from typing import Any
 import msgspec
 from confluent_kafka import Producer
 
-from benchmarks.flink_stream import PARTITIONS, _cancel, _count, _start, _wait
+from benchmarks.flink_stream import PARTITIONS, cancel_jobs, count_records, start_job, wait_for
 from benchmarks.report import table
 from io_connectors.simulation import Simulation, simulate_days
 from runners.flink.cluster import FlinkCluster, start_cluster, stop_cluster
 from runners.local import Kafka, free_port
 from transforms.errors import UserError
 
-CUSTOMERS, DAYS, STEP = 1_500, 120, 15
+ROWS, DAYS, STEP = 240_000, 120, 15
+A_DAY = 2  # transactions of a customer, about
 _COLUMNS = ("TRANSACTION_ID", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT")
 
 
@@ -51,8 +52,8 @@ class Step:
     milliseconds: int
 
 
-def measure_locally(customers: int = CUSTOMERS, days: int = DAYS) -> list[Step]:
-    """As described above, on servers that are started for it.
+def measure_locally(rows: int = ROWS) -> list[Step]:
+    """As described above, with about so many transactions, on servers that are started for it.
 
     Raises:
         UserError: Java or Maven are missing, or a server cannot be started.
@@ -62,7 +63,7 @@ def measure_locally(customers: int = CUSTOMERS, days: int = DAYS) -> list[Step]:
         kafka = Kafka(directory / "kafka", free_port()).start()
         try:
             cluster = start_cluster(directory / "flink", ports={"rest": 0, "workers": 0})
-            return measure(kafka, cluster, directory, customers, days)
+            return measure(kafka, cluster, directory, rows // A_DAY // DAYS, DAYS)
         finally:
             stop_cluster(directory / "flink")
             kafka.stop()
@@ -72,7 +73,7 @@ def measure(kafka: Kafka, cluster: FlinkCluster, directory: Path, customers: int
     """Replay `days` of so many customers, a step at a time, on servers that run."""
     for topic in ("replay", "replay-out"):
         kafka.create_topic(topic, PARTITIONS, {"retention.ms": "-1"})
-    _start(kafka, cluster, directory, "replay", "replay-out")
+    start_job(kafka, cluster, directory, "replay", "replay-out")
     job = next(each["jid"] for each in cluster.rest.jobs() if each["state"] == "RUNNING")
     producer, rows, steps = Producer({"bootstrap.servers": kafka.bootstrap}), 0, []
     simulation = Simulation(customers=customers, terminals=2 * customers, days=days)
@@ -80,13 +81,13 @@ def measure(kafka: Kafka, cluster: FlinkCluster, directory: Path, customers: int
     for day, transactions in enumerate(simulate_days(simulation), 1):
         rows += _send(producer, transactions)
         if day % STEP == 0:
-            _wait(lambda sent=rows: _count(kafka, "replay-out") >= sent, 600.0, "the decisions")  # type: ignore[misc]
+            wait_for(lambda sent=rows: count_records(kafka, "replay-out") >= sent, 600.0, "the decisions")  # type: ignore[misc]
             seconds = time.monotonic() - began
             found = _next_checkpoint(cluster, job)
             sizes = int(found["state_size"]), int(found["checkpointed_size"])
             steps.append(Step(day, rows, seconds, *sizes, int(found["end_to_end_duration"])))
             began = time.monotonic()
-    _cancel(cluster)
+    cancel_jobs(cluster)
     return steps
 
 
@@ -110,12 +111,12 @@ def _next_checkpoint(cluster: FlinkCluster, job: str) -> Any:
         found = cluster.rest.checkpoints(job)["latest"]["completed"]
         return found if found and found["trigger_timestamp"] > now else None
 
-    _wait(lambda: latest() is not None, 120.0, "a checkpoint")
+    wait_for(lambda: latest() is not None, 120.0, "a checkpoint")
     return latest()
 
 
-def print_steps(steps: Sequence[Step]) -> None:
-    """A line a step."""
+def results_text(steps: Sequence[Step]) -> str:
+    """The measures as a Markdown table, a line a step."""
     columns = ("days of event time", "rows", "rows/s", "state MB", "written MB", "checkpoint ms")
     before, lines = 0, []
     for step in steps:
@@ -123,17 +124,16 @@ def print_steps(steps: Sequence[Step]) -> None:
         sizes = (f"{step.state / 1e6:.1f}", f"{step.written / 1e6:.1f}", f"{step.milliseconds:,}")
         lines.append((str(step.days), f"{step.rows:,}", f"{speed:,.0f}", *sizes))
         before = step.rows
-    print(table(columns, lines))
+    return table(columns, lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.flink_state", description=__doc__)
-    parser.add_argument("--customers", type=int, default=CUSTOMERS, help="(%(default)s)")
-    parser.add_argument("--days", type=int, default=DAYS, help="of event time (%(default)s)")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.flink_state", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--rows", type=int, default=ROWS, metavar="N", help=f"about as many (default {ROWS:,})")
     given = parser.parse_args(argv)
     try:
-        print_steps(measure_locally(given.customers, given.days))
+        print(results_text(measure_locally(given.rows)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

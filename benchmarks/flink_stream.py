@@ -91,11 +91,11 @@ def _measure(kafka: Kafka, cluster: FlinkCluster, directory: Path, rows: int) ->
     _produce(kafka, "full", messages, rows)
     cpu, backlog = _catch_up(kafka, cluster, directory, rows)
     first = _checkpoints("backlog", cluster)
-    _cancel(cluster)
+    cancel_jobs(cluster)
     seconds = SECONDS if rows >= ROWS else SECONDS // 2
     latencies, missing = _live(kafka, cluster, directory, messages, seconds)
     second = _checkpoints(f"{RATE:,}/s", cluster)
-    _cancel(cluster)
+    cancel_jobs(cluster)
     return Measured(rows, backlog, cpu, latencies, missing, [first, second], _compare(cluster, directory, rows))
 
 
@@ -123,7 +123,8 @@ def _produce(kafka: Kafka, topic: str, messages: Iterator[tuple[bytes, dict[str,
     producer.flush()
 
 
-def _start(kafka: Kafka, cluster: FlinkCluster, directory: Path, source: str, sink: str) -> None:
+def start_job(kafka: Kafka, cluster: FlinkCluster, directory: Path, source: str, sink: str) -> None:
+    """Have the default job read a topic and write its decisions into another."""
     argv = [*cluster.flags, "--schema", "handbook", "--output", str(directory / f"output-{source}")]
     urls = ["--source", f"kafka://{kafka.bootstrap}/{source}", "--sink", f"kafka://{kafka.bootstrap}/{sink}"]
     said = io.StringIO()
@@ -133,17 +134,18 @@ def _start(kafka: Kafka, cluster: FlinkCluster, directory: Path, source: str, si
         raise UserError(f"the job could not be started: {said.getvalue()}")
 
 
-def _cancel(cluster: FlinkCluster) -> None:
+def cancel_jobs(cluster: FlinkCluster) -> None:
+    """End all jobs, and wait till their slots are free."""
     for job in cluster.rest.jobs():
         if job["state"] == "RUNNING":
             cluster.rest.cancel(job["jid"])
-    _wait(lambda: cluster.rest.slots()[1] == cluster.rest.slots()[0], 60.0, "the slots")
+    wait_for(lambda: cluster.rest.slots()[1] == cluster.rest.slots()[0], 60.0, "the slots")
 
 
 def _catch_up(kafka: Kafka, cluster: FlinkCluster, directory: Path, rows: int) -> tuple[Mapping[str, float], float]:
     before = _cpu(cluster)
-    _start(kafka, cluster, directory, "full", "full-out")
-    _wait(lambda: _count(kafka, "full-out") >= rows, 600.0, "the end of the backlog")
+    start_job(kafka, cluster, directory, "full", "full-out")
+    wait_for(lambda: count_records(kafka, "full-out") >= rows, 600.0, "the end of the backlog")
     after = _cpu(cluster)
     stamps = np.array([stamp for _, stamp in _read(kafka, "full-out")])
     return {name: after[name] - before.get(name, 0.0) for name in after}, float(stamps.max() - stamps.min()) / 1000
@@ -152,7 +154,7 @@ def _catch_up(kafka: Kafka, cluster: FlinkCluster, directory: Path, rows: int) -
 def _live(
     kafka: Kafka, cluster: FlinkCluster, directory: Path, messages: Iterator[tuple[bytes, dict[str, Any]]], seconds: int
 ) -> tuple[np.ndarray[Any, Any], int]:
-    _start(kafka, cluster, directory, "live", "live-out")
+    start_job(kafka, cluster, directory, "live", "live-out")
     producer, encode = _producer(kafka), msgspec.json.Encoder().encode
     began, sent = time.time(), 0
     while (now := time.time()) < began + seconds:
@@ -165,7 +167,7 @@ def _live(
         time.sleep(0.005)
     producer.flush()
     with contextlib.suppress(UserError):  # what is missing then is counted
-        _wait(lambda: _count(kafka, "live-out") >= sent, 30.0, "the last decisions")
+        wait_for(lambda: count_records(kafka, "live-out") >= sent, 30.0, "the last decisions")
     went, came = _read(kafka, "live"), _read(kafka, "live-out")
     stamps, decided = dict(went), dict(came)
     since = (began + WARM_UP * seconds / SECONDS) * 1000
@@ -173,7 +175,8 @@ def _live(
     return np.array(late), len(stamps) - len(decided) + len(came) - len(decided)
 
 
-def _count(kafka: Kafka, topic: str) -> int:
+def count_records(kafka: Kafka, topic: str) -> int:
+    """How many records were appended to a topic of `PARTITIONS` partitions."""
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "benchmark"})
     ends = [consumer.get_watermark_offsets(TopicPartition(topic, at), 10.0)[1] for at in range(PARTITIONS)]
     consumer.close()
@@ -182,7 +185,7 @@ def _count(kafka: Kafka, topic: str) -> int:
 
 def _read(kafka: Kafka, topic: str) -> list[tuple[str, int]]:
     """The transaction's id of every record of a topic, and when it was appended, milliseconds."""
-    total = _count(kafka, topic)
+    total = count_records(kafka, topic)
     found: list[tuple[str, int]] = []
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "benchmark", "enable.auto.commit": False})
     consumer.assign([TopicPartition(topic, at, 0) for at in range(PARTITIONS)])
@@ -194,7 +197,12 @@ def _read(kafka: Kafka, topic: str) -> list[tuple[str, int]]:
     return found
 
 
-def _wait(done: Callable[[], bool], patience: float, what: str) -> None:
+def wait_for(done: Callable[[], bool], patience: float, what: str) -> None:
+    """Wait till something is done.
+
+    Raises:
+        UserError: it was not, in so many seconds.
+    """
     deadline = time.monotonic() + patience
     while not done():
         if time.monotonic() > deadline:

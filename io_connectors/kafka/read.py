@@ -98,7 +98,12 @@ class _ReadPart(beam.DoFn):
 
     def read(self, part: Part, tracker: Turn, watermark: AdvancingWatermark) -> Iterator[TimestampedValue[RawBatch]]:
         """The batches of one turn; the tracker knows how far it came."""
-        _, partition, _, _, deadline = part
+        topic, partition, _, _, deadline = part
+        if topic != self.settings.topic:
+            raise ValueError(
+                f"what was restored reads topic {topic}, and --source names {self.settings.topic}: positions in one "
+                "mean nothing in the other. Begin without a savepoint, at start=timestamp:MOMENT"
+            )
         turn_ends = self.clock() + BUNDLE_SECONDS
         position = tracker.current_restriction().start
         if is_done(tracker, position):

@@ -27,7 +27,7 @@ _RECOVERIES: list[Recovery] = []
 _RATE = 60.0  # transactions a second
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stream(servers: Path, kafka: Kafka, postgres: Postgres, dynamodb: DynamoDb, aws: Aws) -> Iterator[Stream]:  # noqa: F811 - used
     """A job of one subtask between a topic that is written to and all sinks; a second TaskManager has nothing to do."""
     name, directory = "faults", Path(tempfile.mkdtemp(prefix="faults-", dir=servers))
