@@ -42,8 +42,8 @@ import shutil, sys
 from pathlib import Path
 from runners.local import stop_all
 sys.stdin.read()
-stop_all(Path(sys.argv[1], "flink"))
-stop_all(Path(sys.argv[1]))
+for directory in [*filter(Path.is_dir, Path(sys.argv[1]).iterdir()), Path(sys.argv[1])]:
+    stop_all(directory)  # a cluster has its processes a level below
 shutil.rmtree(sys.argv[1])
 """
 
