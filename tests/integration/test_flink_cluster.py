@@ -12,11 +12,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from io_connectors.kafka.connect import LOOKERS
 from pipelines.fraud import main
 from runners.flink.cluster import FlinkCluster
 from runners.flink.command import main as flink_command
 from runners.flink.rest import FlinkError
 from runners.flink.submit import submit
+from runners.local import Kafka
 from runners.local.ports import HOST
 from tests.integration.test_worker_pool import Silent, serving
 
@@ -54,14 +56,16 @@ def test_more_slots_than_there_are_is_refused_before_anything_is_touched(
     assert not (tmp_path / "o").exists()
 
 
-def test_a_stream_whose_workers_do_not_come_is_given_up(flink: FlinkCluster, tmp_path: Path) -> None:
+def test_a_stream_whose_workers_do_not_come_is_given_up(flink: FlinkCluster, kafka: Kafka, tmp_path: Path) -> None:
     """It would wait without end: after a while it is cancelled, and the error says where to look."""
     with serving(Silent()) as silent:
         jar = tmp_path / "job.jar"
         flags = [flag for flag in flink.flags if not flag.startswith("--environment_config")]
         flags += [f"--environment_config={silent}", f"--output_executable_path={jar}", "--output", str(tmp_path / "o")]
-        source = ["--source", "kafka://127.0.0.1:1/never-read", "--schema", "transaction-events"]
+        kafka.create_topic("never-read", 1)
+        source = ["--source", f"kafka://{kafka.bootstrap}/never-read", "--schema", "transaction-events"]
         assert main([*source, *flags]) == 0
+        LOOKERS.close()
         job = submit(flink.rest, jar)
         with pytest.raises(FlinkError, match=r"was cancelled: .* their Python workers did not connect"):
             job.wait_until_running(patience=10.0)
