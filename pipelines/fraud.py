@@ -78,7 +78,7 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
     enriched = (unique or parsed).batches | "Enrich" >> EnrichTransactions(
         plan.manifest.feature_set, labels=labels.batches if labels else None, **keyed
     )
-    scored = enriched.batches | "Score" >> ScoreTransactions(model)
+    scored = enriched.batches | "Score" >> ScoreTransactions(model, plan.settings.pipeline.batch_rows)
     decisions = (
         scored.batches
         | "Decide" >> DecideTransactions(model, plan.thresholds, plan.rules)

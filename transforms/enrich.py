@@ -191,7 +191,7 @@ class EnrichTransactions(beam.PTransform[PCollection[TransactionBatch], Enriched
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> Enriched:
         add = beam.Map(add_row_features, self.feature_set).with_output_types(TransactionBatch)
-        batches = pcoll | JoinBatches() | "AddRowFeatures" >> add
+        batches = pcoll | JoinBatches(self.batch_rows) | "AddRowFeatures" >> add
         dead_letters = []
         for entity in self.feature_set.entities:
             outputs = self._keyed(batches, entity) | f"Remember[{entity}]" >> self._remember(entity, pcoll.is_bounded)

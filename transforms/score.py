@@ -15,7 +15,7 @@ from apache_beam.utils.shared import Shared
 from model_artifacts.artifact import Model, load_model
 from transforms.batch import TransactionBatch
 from transforms.dead_letters import DeadLetter, dead_letters_of_rows
-from transforms.join import JoinBatches
+from transforms.join import MOST_ROWS, JoinBatches
 
 
 class SharedModel:
@@ -70,6 +70,7 @@ class ScoreTransactions(beam.PTransform[PCollection[TransactionBatch], Scored]):
 
     Args:
         load: gives the model, in the worker; a `SharedModel` holds one for all threads of a process.
+        batch_rows: batches are not joined beyond so many rows.
 
     Example:
         >>> import apache_beam as beam
@@ -86,13 +87,14 @@ class ScoreTransactions(beam.PTransform[PCollection[TransactionBatch], Scored]):
         ...     _ = assert_that(scored.batches | beam.FlatMap(lambda b: b.numpy("score") < 0.5), equal_to([True]))
     """
 
-    def __init__(self, load: Callable[[], Model]) -> None:
+    def __init__(self, load: Callable[[], Model], batch_rows: int = MOST_ROWS) -> None:
         super().__init__()
         self.load = load
+        self.batch_rows = batch_rows
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> Scored:
         score = beam.ParDo(_Score(self.load)).with_output_types(TransactionBatch, dead_letters=DeadLetter)
-        outputs = pcoll | JoinBatches() | "Score" >> score.with_outputs("dead_letters", main="batches")
+        outputs = pcoll | JoinBatches(self.batch_rows) | "Score" >> score.with_outputs("dead_letters", main="batches")
         return Scored(outputs.batches, outputs.dead_letters)
 
 

@@ -265,6 +265,7 @@ def test_results_go_where_they_are_sent(files: Files, base: Run, tmp_path: Path)
     source.write_text(Path(files.csv).read_text() + "only,three,fields\n")
     run = run_command(
         tmp_path / "out", "--source", str(source), "--set", "policy.review=0.001",
+        "--set", "pipeline.batch_rows=500",  # a file ends with a batch
         "--sink", f"file:{tmp_path}/one", "--sink", f"{tmp_path}/two?rows_per_file=1000",
         "--alert", f"file:{tmp_path}/sent/alerts.jsonl", "--dead_letters", f"{tmp_path}/dead.jsonl",
     )  # fmt: skip
