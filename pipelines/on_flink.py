@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from functools import partial
 
 import apache_beam as beam
 
@@ -12,9 +14,11 @@ from pipelines.plan import Plan
 from pipelines.progress import Progress
 from pipelines.report_facts import keep_statistics, kept_statistics, run_facts
 from pipelines.summary import RunFacts
+from runners.flink.rest import FlinkError
 from runners.flink.run import start
 from runners.flink.submit import FlinkJob
 from transforms.durations import SECOND, parse_duration
+from transforms.errors import UserError
 
 
 def run_to_the_end(pipeline: beam.Pipeline, outputs: FraudOutputs, plan: Plan, output: OutputDirectory) -> RunFacts:
@@ -28,13 +32,23 @@ def run_to_the_end(pipeline: beam.Pipeline, outputs: FraudOutputs, plan: Plan, o
     started = time.monotonic()
     job = start(pipeline)
     every = parse_duration(plan.settings.progress.every) / SECOND
-    with Progress(plan.settings.progress.mode, max(every, 1.0), snapshot=job.tally) as progress:
+    with Progress(plan.settings.progress.mode, max(every, 1.0), snapshot=partial(tally_so_far, job)) as progress:
         try:
-            job.wait_until_finish()
+            state = job.wait_until_finish()
         except KeyboardInterrupt:
             job.cancel()
             raise
+    if state != "FINISHED":
+        raise UserError(f"job {job.id} was ended on Flink before its input was ({state}); what was written stands")
     return run_facts(plan, output, kept_statistics(output), job.tally(), time.monotonic() - started, progress)
+
+
+def tally_so_far(job: FlinkJob) -> Mapping[str, int]:
+    """A job's counters for people to look at: none while its cluster does not answer, which waiting for it reports."""
+    try:
+        return job.tally()
+    except FlinkError:
+        return {}
 
 
 def leave_running(pipeline: beam.Pipeline) -> str:

@@ -21,10 +21,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 def is_local(options: PipelineOptions) -> bool:
     """Whether the cluster runs on this machine, so that it sees our files and we its worker pool."""
-    master = (
-        options.view_as(FlinkRunnerOptions).flink_master.partition("://")[2]
-        or options.view_as(FlinkRunnerOptions).flink_master
-    )
+    master = options.view_as(FlinkRunnerOptions).flink_master.rpartition("://")[2]
     return master.rpartition(":")[0] in _LOOPBACK
 
 

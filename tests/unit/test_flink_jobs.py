@@ -12,6 +12,7 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
+from pipelines.on_flink import tally_so_far
 from runners.flink.package import ENTRY_CLASS, package, packaged_configuration
 from runners.flink.rest import FlinkError, FlinkRest, root_cause, wait_for
 from runners.flink.run import is_local
@@ -103,6 +104,11 @@ def test_a_job_is_waited_for() -> None:
     """The state it ended in is returned, also when somebody else cancelled it."""
     rest = Scripted(answers=[state("RUNNING", "RUNNING"), state("CANCELED", "CANCELED")])
     assert job_of(rest).wait_until_finish() == "CANCELED"
+
+
+def test_progress_outlives_a_cluster_that_does_not_answer() -> None:
+    """It shows nothing then: whoever waits for the job is told, once."""
+    assert tally_so_far(FlinkJob(FlinkRest(f"localhost:{free_port()}"), "j1")) == {}
 
 
 def test_nobody_at_the_address_is_an_error_with_a_way_out() -> None:
