@@ -34,7 +34,6 @@ def pipeline_options(
         UserError: the runner cannot do what is asked of it.
     """
     if runner == FLINK:
-        _hush_job_server()
         beam_arguments = [*preset_arguments(bounded), *beam_arguments]
     options = PipelineOptions(beam_arguments)
     standard = options.view_as(StandardOptions)
@@ -66,17 +65,13 @@ def _prepare_prism(options: PipelineOptions, bounded: bool, ordering: str) -> No
                 else "Prism is not on this machine: python -m runners.prism get"
             )
         prism.prism_location = str(found)
-    _hush_job_server()
+    # It warns of starting and of stopping Prism, which is what it is for.
+    logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
     if not bounded:
         # Beam says this does not limit how long a job runs, but its streams of a job's state and messages end with it.
         portable.job_server_timeout = max(portable.job_server_timeout, FOREVER)
     # Workers are threads of this process unless something else is asked for.
     portable.environment_type = portable.environment_type or "LOOPBACK"
-
-
-def _hush_job_server() -> None:
-    """Beam warns of starting and of stopping a job server, which is what it is for."""
-    logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
 
 
 def explanation(options: PipelineOptions, bounded: bool) -> str:
