@@ -1,10 +1,10 @@
 """`python -m benchmarks.flink_stream`: the whole job on Flink, from a Kafka topic to another.
 
 Handbook transactions as JSON, the default job (duplicates, fifteen features, model, rules, reasons, windows) with the
-preset as it is, checkpoints and all; Kafka, the cluster and the workers on this machine. Both topics are stamped by
-the broker when it appends (LogAppendTime): latency is from the one stamp to the other.
+preset as it is, checkpoints and all; Kafka, the cluster and the workers on this machine. Topics are stamped by
+the broker when it appends (LogAppendTime): latency is from one stamp to the other.
 
-* backlog: the job starts on a full topic and catches up; from the first decision to the last.
+* backlog: the job starts on a topic that filled at the steady rate, and catches up; from the first decision to the last.
 * steady: transactions come at a fixed rate; the first seconds, in which code is compiled, are left out.
 * identical: input that ends, in order of event time, here and on Flink; every column of every decision is compared.
 """
@@ -84,9 +84,9 @@ def measure_locally(rows: int = ROWS) -> Measured:
 
 
 def _measure(kafka: Kafka, cluster: FlinkCluster, directory: Path, rows: int) -> Measured:
-    topics = {name: {"message.timestamp.type": "LogAppendTime"} for name in ("full", "full-out", "live", "live-out")}
-    for name, settings in topics.items():
-        kafka.create_topic(name, PARTITIONS, settings)
+    kafka.create_topic("full", PARTITIONS)
+    for name in ("full-out", "live", "live-out"):
+        kafka.create_topic(name, PARTITIONS, {"message.timestamp.type": "LogAppendTime"})
     messages = _messages()
     _produce(kafka, "full", messages, rows)
     cpu, backlog = _catch_up(kafka, cluster, directory, rows)
@@ -114,10 +114,14 @@ def _producer(kafka: Kafka) -> Producer:
 
 
 def _produce(kafka: Kafka, topic: str, messages: Iterator[tuple[bytes, dict[str, Any]]], rows: int) -> None:
+    """What came at the fixed rate while nobody read, each record stamped with its transaction's time."""
     producer, encode = _producer(kafka), msgspec.json.Encoder().encode
+    first = time.time_ns() // 1000 - rows * 1_000_000 // RATE
     for sent in range(rows):
         key, body = next(messages)
-        producer.produce(topic, encode(body), key)
+        moment = first + sent * 1_000_000 // RATE
+        body["TX_DATETIME"] = str(np.datetime64(moment, "us"))
+        producer.produce(topic, encode(body), key, timestamp=moment // 1000)
         if sent % 50_000 == 0:
             producer.flush()
     producer.flush()

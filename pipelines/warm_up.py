@@ -1,4 +1,4 @@
-"""Have a process do once, on a made-up transaction, what it will do for each: load, compile, open the model."""
+"""Have a process do once, on made-up transactions, what it will do for each: load, compile, open the model."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ from transforms.shard_state import Engine
 from transforms.sharding import split_by_shard
 from transforms.window_summary import Windows, window_partials
 
-_PAYLOAD = b'{"transaction_id": "t", "user_id": "u", "amount": 1.5, "timestamp": "2026-01-02T03:04:05Z"}'
+_PAYLOADS = [
+    b'{"transaction_id": "t", "user_id": "u", "amount": 1.5, "timestamp": "2026-01-02T03:04:05Z"}',
+    b'{"transaction_id": "s", "user_id": "u", "amount": 2.5, "timestamp": "2026-01-02T02:04:05Z"}',  # it is late
+]
 
 
 def warm_up() -> None:
-    """Take one transaction all the way, into nothing.
+    """Take transactions all the way, into nothing.
 
     The first transactions of a worker would otherwise wait for all of it: seconds, and after a failure again.
 
     Example:
         >>> warm_up()
     """
-    raw = RawBatch("warm-up", time.time_ns() // 1000, np.arange(1), payloads=[_PAYLOAD])
+    raw = RawBatch("warm-up", time.time_ns() // 1000, np.arange(len(_PAYLOADS)), payloads=_PAYLOADS)
     batch, _ = parse(raw, load_schema("transaction-events"))
     model = load_model("transaction-events")
     if batch is None:

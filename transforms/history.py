@@ -94,10 +94,11 @@ class EntityHistory:
             if why == kernels.LABEL_DUE:
                 label = self._learn(labels, label, int(rows.time[row]))
             elif why == kernels.LATE_ROW:
-                late[row] = True
-                while not history_late.observe_late(self._state, self._plan, self._queues, row, rows, out):
-                    self._grow(kernels.NEED_ENTRIES)
-                row += 1
+                row, why = history_late.observe_from_late(
+                    self._state, self._plan, self._queues, row, rows, next_label, out, late
+                )
+                if why == kernels.NEED_ENTRIES:
+                    self._grow(why)
             elif why != kernels.DONE:
                 self._grow(why)
         if label < len(arrivals):

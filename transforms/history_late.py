@@ -21,10 +21,12 @@ from transforms.history_kernels import (
     HEAD,
     HIGH,
     ID,
+    LATE_ROW,
     LOW,
     MAX,
     MEAN,
     MIN,
+    NEED_ENTRIES,
     NEWEST,
     RISK,
     START,
@@ -36,6 +38,7 @@ from transforms.history_kernels import (
     count_value,
     find_slot,
     make_room,
+    observe,
 )
 
 
@@ -64,7 +67,26 @@ def _first_after(slots: Any, entries: Any, slot: Any, time: Any) -> Any:
 
 
 @numba.njit(cache=True, nogil=True)
-def observe_late(s: Any, plan: Any, queues: Any, row: Any, rows: Any, out: Any) -> Any:
+def observe_from_late(
+    s: Any, plan: Any, queues: Any, begin: Any, rows: Any, next_label: Any, out: Any, late: Any
+) -> Any:
+    """As `history_kernels.observe`, from a row on that it stopped at for being late; those that are, are marked.
+
+    Where several partitions are caught up with, every second row of a terminal may be late: to leave compiled code
+    for each would cost more than all the rest.
+    """
+    row = begin
+    while True:
+        if not _observe_late(s, plan, queues, row, rows, out):
+            return row, NEED_ENTRIES
+        late[row] = True
+        row, why = observe(s, plan, queues, row + 1, rows, next_label, out, late)
+        if why != LATE_ROW:
+            return row, why
+
+
+@numba.njit(cache=True, nogil=True)
+def _observe_late(s: Any, plan: Any, queues: Any, row: Any, rows: Any, out: Any) -> Any:
     """Put a row older than its entity's newest in its place; False when the arena must grow first.
 
     Its features are those as of its time, by a scan of its windows; the ranges, which stand at the newest row,

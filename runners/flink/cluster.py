@@ -31,6 +31,8 @@ from runners.local.server import Server
 from transforms.errors import UserError
 
 _FILE = "cluster.json"
+#: A local cluster runs for minutes: the second compiler would use more of them than it ever gave back.
+_JVM = ("-XX:+UseG1GC", "-XX:TieredStopAtLevel=1")
 REST_PORT, WORKERS_PORT = 8081, 50_000
 #: ZooKeeper as a single server that keeps little and speaks to this machine only.
 _ZOOKEEPER = """tickTime=1000
@@ -129,7 +131,8 @@ class JobManager(FlinkProcess):
 
     def command(self, installation: Path) -> Command:
         memory = java_memory(self.cluster.version, "JM", self.configuration)
-        return self.flink(JOB_MANAGER, "--configDir", str(self.configuration), *memory.dynamic, flags=memory.jvm)
+        flags = (*_JVM, *memory.jvm)
+        return self.flink(JOB_MANAGER, "--configDir", str(self.configuration), *memory.dynamic, flags=flags)
 
     def answers(self) -> bool:
         return self.rest.is_ready()
@@ -150,7 +153,7 @@ class TaskManager(FlinkProcess):
         memory = java_memory(self.cluster.version, "TM", self.configuration)
         own = ("-D", f"taskmanager.rpc.port={self.port}", "-D", f"taskmanager.resource-id={self.identity}")
         arguments = ("--configDir", str(self.configuration), *memory.dynamic, *own)
-        return self.flink(TASK_MANAGER, *arguments, flags=("-XX:+UseG1GC", *memory.jvm))
+        return self.flink(TASK_MANAGER, *arguments, flags=(*_JVM, *memory.jvm))
 
     def answers(self) -> bool:
         return self.identity in self.rest.taskmanagers()
