@@ -225,7 +225,8 @@ def _cpu(cluster: FlinkCluster) -> dict[str, float]:
 
 
 def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    threads = Path(f"/proc/{pid}/task").glob("*/children")  # a process is the child of the thread that started it
+    return [int(child) for each in threads for child in each.read_text().split()]
 
 
 def _ticks(pid: int) -> int:
