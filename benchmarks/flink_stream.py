@@ -4,7 +4,7 @@ Handbook transactions as JSON, the default job (duplicates, fifteen features, mo
 preset as it is, checkpoints and all; Kafka, the cluster and the workers on this machine. Topics are stamped by
 the broker when it appends (LogAppendTime): latency is from one stamp to the other.
 
-* backlog: the job starts on a topic that filled at the steady rate, and catches up; from the first decision to the last.
+* backlog: the job starts on a topic that filled at the steady rate; from its first decision to its last.
 * steady: transactions come at a fixed rate; the first seconds, in which code is compiled, are left out.
 * identical: input that ends, in order of event time, here and on Flink; every column of every decision is compared.
 """
@@ -220,13 +220,14 @@ def _cpu(cluster: FlinkCluster) -> dict[str, float]:
     used = {}
     for name, process in cluster.processes().items():
         pid = int(msgspec.json.decode((process.directory / "process.json").read_bytes())["pid"])
-        used[name] = sum(_ticks(each) for each in (pid, *_children(pid))) / ticks
+        used[name] = sum(map(_ticks, _family(pid))) / ticks
     return used
 
 
-def _children(pid: int) -> list[int]:
+def _family(pid: int) -> list[int]:
     threads = Path(f"/proc/{pid}/task").glob("*/children")  # a process is the child of the thread that started it
-    return [int(child) for each in threads for child in each.read_text().split()]
+    children = [int(child) for each in threads for child in each.read_text().split()]
+    return [pid, *(each for child in children for each in _family(child))]
 
 
 def _ticks(pid: int) -> int:

@@ -4,8 +4,7 @@
 #     bootstrap.sh s3://BUCKET/PREFIX SHA256 [NAME=VALUE ...]
 #
 # SHA256 is of the file SHA256SUMS, which lists everything else; whatever is not what it says ends the node, and with
-# it the cluster. NAME=VALUE are variables of the workers' environment; WORKER_SPARES says how many workers wait with
-# everything loaded. A second run changes nothing that is right.
+# it the cluster. NAME=VALUE are variables of the workers' environment. A second run changes nothing that is right.
 set -euo pipefail
 
 prefix="$1"

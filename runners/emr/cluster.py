@@ -143,8 +143,7 @@ def cluster_request(package: Package, place: Prefix, wish: ClusterWish) -> dict[
 
 def bootstrap_action(package: Package, place: Prefix, wish: ClusterWish) -> dict[str, Any]:
     """The action that each node runs before it joins; the sum says exactly what it installs."""
-    environment = {**wish.environment, "WORKER_SPARES": str(wish.sizes.slots)}
-    arguments = [str(place), package.sums.sha256, *(f"{name}={value}" for name, value in environment.items())]
+    arguments = [str(place), package.sums.sha256, *(f"{name}={value}" for name, value in wish.environment.items())]
     return {
         "Name": "fraud-workers",
         "ScriptBootstrapAction": {"Path": place.url(package.bootstrap), "Args": arguments},

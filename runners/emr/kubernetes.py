@@ -80,7 +80,7 @@ def _pod(deployment: Deployment, slots: int) -> dict[str, Any]:
     pool = {
         "name": "workers",
         "image": deployment.worker_image,
-        "command": [*command, "--spares", str(slots)],
+        "command": command,
         "resources": {
             "requests": {"cpu": str(slots), "memory": f"{slots * deployment.worker}Mi"},
             "limits": {"memory": f"{slots * deployment.worker}Mi"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
 from collections.abc import Iterator
@@ -58,6 +59,18 @@ def check_workers(address: str, patience: float = 60.0) -> None:
     Raises:
         UserError: no pool answers, it cannot start workers, or the worker does not connect.
     """
+    with idle_runner() as (endpoint, connected):
+        order_worker(address, endpoint, patience)
+        if not connected.wait(patience):
+            raise UserError(
+                f"the worker pool at {address} took the order for a worker, but none connected in {patience:.0f} s: "
+                "look at its log; a pool of Beam's own starts whatever `python` comes first on its PATH"
+            )
+
+
+@contextlib.contextmanager
+def idle_runner() -> Iterator[tuple[Any, threading.Event]]:
+    """A runner that has nothing to do: its endpoint, and the event that a worker has called there."""
     runner, server = _Runner(), grpc.server(ThreadPoolExecutor(8))
     beam_fn_api_pb2_grpc.add_BeamFnControlServicer_to_server(runner, server)
     beam_fn_api_pb2_grpc.add_BeamFnLoggingServicer_to_server(runner, server)
@@ -65,18 +78,18 @@ def check_workers(address: str, patience: float = 60.0) -> None:
     endpoint = endpoints_pb2.ApiServiceDescriptor(url=f"{HOST}:{server.add_insecure_port(f'{HOST}:0')}")
     server.start()
     try:
-        _start(address, endpoint, patience)
-        if not runner.connected.wait(patience):
-            raise UserError(
-                f"the worker pool at {address} took the order for a worker, but none connected in {patience:.0f} s: "
-                "look at its log; a pool of Beam's own starts whatever `python` comes first on its PATH"
-            )
+        yield endpoint, runner.connected
     finally:
         runner.over.set()
         server.stop(0)
 
 
-def _start(address: str, endpoint: Any, patience: float) -> None:
+def order_worker(address: str, endpoint: Any, patience: float = 60.0) -> None:
+    """Order a worker for the runner at an endpoint.
+
+    Raises:
+        UserError: no pool answers at that address, or it cannot start workers.
+    """
     name = f"check-{uuid.uuid4()}"
     request = beam_fn_api_pb2.StartWorkerRequest(
         worker_id=name, control_endpoint=endpoint, logging_endpoint=endpoint, provision_endpoint=endpoint

@@ -174,8 +174,7 @@ class WorkerPool(FlinkProcess):
         return Path(sys.executable)
 
     def command(self, installation: Path) -> Command:
-        spares = self.cluster.slots * self.cluster.taskmanagers
-        argv = (sys.executable, "-m", "runners.flink.worker_pool", "--port", str(self.port), "--spares", str(spares))
+        argv = (sys.executable, "-m", "runners.flink.worker_pool", "--port", str(self.port))
         root = str(Path(__file__).parents[2])  # workers import what we import, wherever they run
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         return Command(argv, self.directory, {"PYTHONPATH": os.pathsep.join(paths)})

@@ -2,8 +2,8 @@
 
 Beam has one of its own (`apache_beam.runners.worker.worker_pool_main`). This one differs where that one hurts: it
 listens on the loopback interface only, runs the Python it runs itself, passes the pipeline's options on (state cache,
-log levels), answers only when the worker is there, with the reason when it is not, and keeps spares
-with everything loaded, so that a job that starts again does not wait for imports.
+log levels), answers only when the worker is there, with the reason when it is not, and forks workers off
+a process that has everything loaded, so that a job that starts, or starts again, does not wait for imports.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import json
 import logging
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,61 +31,15 @@ from apache_beam.portability.api import (
 )
 from google.protobuf import json_format, text_format
 
-from runners.flink.worker import DIRECTORY, READY
+from runners.flink.fork_server import DIRECTORY
+from runners.flink.workers import ForkServer, Worker
 from runners.local.ports import HOST
 from transforms.errors import UserError
 
 _LOGGER = logging.getLogger(__name__)
 _OPTION = "beam:option:{}:v1"
-#: Seconds a worker has to load its modules. The runner itself would wait without end.
-START_PATIENCE = 50.0
 #: Seconds between two looks at the workers, and how long a worker may outlive the runner it worked for.
 LOOK_EVERY, ORPHAN_PATIENCE = 2.0, 10.0
-
-
-@dataclass
-class Worker:
-    """A process that works, or waits to.
-
-    Attributes:
-        process: reads the line that tells it what to do from standard input.
-        control: the port of the runner it works for; 0 for a spare.
-        missed: since when that port has not answered, seconds of the monotonic clock.
-    """
-
-    process: subprocess.Popen[str]
-    control: tuple[str, int] = ("", 0)
-    missed: float | None = None
-
-    def begin(self, environment: Mapping[str, str]) -> str:
-        """Have it work; what went wrong, or nothing."""
-        watchdog = threading.Timer(START_PATIENCE, self.process.kill)
-        watchdog.start()
-        try:
-            stdin, stdout = self.process.stdin, self.process.stdout
-            if stdin is None or stdout is None:
-                raise ValueError("a worker is started with pipes to it")
-            stdin.write(json.dumps(dict(environment)) + "\n")
-            stdin.flush()
-            said = stdout.readline().strip()
-        except OSError as error:
-            said = str(error)
-        finally:
-            watchdog.cancel()
-            for pipe in (self.process.stdin, self.process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(BrokenPipeError):  # of a worker that died: what it said is known
-                        pipe.close()
-        if said == READY:
-            return ""
-        code = self.process.wait()
-        return f"a Python worker ended with {code} before it was ready; its words are in the worker pool's log: {said}"
-
-
-def start_process() -> Worker:
-    """A spare worker, loading. What it writes goes where the pool's own log goes."""
-    argv = [sys.executable, "-m", "runners.flink.worker"]
-    return Worker(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))  # noqa: S603 - ours
 
 
 @dataclass
@@ -94,22 +47,22 @@ class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     """The service, as Beam's runners call it.
 
     Attributes:
-        spares: how many workers wait, ready, beside those that work.
+        fork: starts what forks the workers.
     """
 
-    spares: int = 0
+    fork: Callable[[], ForkServer] = ForkServer
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _waiting: list[Worker] = field(default_factory=list)
+    _server: ForkServer | None = None
     _working: dict[str, list[Worker]] = field(default_factory=dict)
     _closed: bool = False
 
     def StartWorker(self, request: Any, context: Any) -> Any:  # noqa: N802 - Beam's name
         """Start one worker, and answer when it is there."""
         try:
-            problem = self._start(request)
+            self._start(request)
+            problem = ""
         except (grpc.RpcError, OSError, ValueError) as error:
             problem = f"the worker pool cannot start a worker: {type(error).__name__}: {error}"
-        if problem:
             _LOGGER.error("%s", problem)
         return beam_fn_api_pb2.StartWorkerResponse(error=problem)
 
@@ -121,59 +74,52 @@ class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         _LOGGER.info("worker %s is not needed any more", request.worker_id)
         return beam_fn_api_pb2.StopWorkerResponse()
 
-    def _start(self, request: Any) -> str:
+    def _start(self, request: Any) -> None:
         environment = worker_environment(request)
-        worker = self._spare()
-        worker.control = _host_and_port(request.control_endpoint.url)
-        problem = worker.begin(environment)
-        if not problem:
-            with self._lock:
-                self._working.setdefault(request.worker_id, []).append(worker)
-            _LOGGER.info("worker %s is process %d", request.worker_id, worker.process.pid)
-        return problem
-
-    def _spare(self) -> Worker:
-        """A worker that waits, if one does; its place is taken by another."""
+        worker = self._fork_server().start_worker(environment, _host_and_port(request.control_endpoint.url))
         with self._lock:
-            self._waiting = [worker for worker in self._waiting if worker.process.poll() is None]
-            worker = self._waiting.pop(0) if self._waiting else start_process()
-        return worker
+            self._working.setdefault(request.worker_id, []).append(worker)
+        _LOGGER.info("worker %s is process %d", request.worker_id, worker.pid)
+
+    def _fork_server(self) -> ForkServer:
+        """What forks the workers; another one, when it has ended."""
+        with self._lock:
+            if self._closed:
+                raise ChildProcessError("the pool is being closed")
+            if self._server is None or not self._server.is_alive:
+                self._server = self.fork()
+            return self._server
 
     def look(self, now: float) -> None:
-        """Note which workers have ended, end those whose runner is gone, and start spares."""
+        """Have a server that forks, note which workers have ended, and end those whose runner is gone."""
+        self._fork_server()
         with self._lock:
             for name, workers in list(self._working.items()):
                 self._working[name] = [worker for worker in workers if not _has_ended(name, worker, now)]
                 if not self._working[name]:
                     del self._working[name]
-            while not self._closed and len(self._waiting) < self.spares:
-                self._waiting.append(start_process())
 
     def close(self) -> None:
         """End every worker."""
         with self._lock:
             self._closed = True
-            every = [*self._waiting, *(worker for workers in self._working.values() for worker in workers)]
-        for worker in every:
-            worker.process.terminate()
-        for worker in every:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(5)
-            worker.process.kill()
+        for worker in [worker for workers in self._working.values() for worker in workers]:
+            worker.end(signal.SIGTERM)
+        if self._server is not None:
+            self._server.close()
 
 
 def _has_ended(name: str, worker: Worker, now: float) -> bool:
-    code = worker.process.poll()
-    if code is not None:
-        _LOGGER.info("worker %s, process %d, ended with %d", name, worker.process.pid, code)
+    if not worker.is_alive:
+        _LOGGER.info("worker %s, process %d, ended with %s", name, worker.pid, worker.code)
         return True
     if _is_listening(worker.control):
         worker.missed = None
     elif worker.missed is None:
         worker.missed = now
     elif now - worker.missed > ORPHAN_PATIENCE:
-        _LOGGER.warning("worker %s, process %d, outlives its runner and is ended", name, worker.process.pid)
-        worker.process.kill()
+        _LOGGER.warning("worker %s, process %d, outlives its runner and is ended", name, worker.pid)
+        worker.end(signal.SIGKILL)
     return False
 
 
@@ -227,14 +173,14 @@ def answers(address: str) -> bool:
 
 
 @contextlib.contextmanager
-def serving(port: int, spares: int) -> Iterator[Pool]:
+def serving(port: int) -> Iterator[Pool]:
     """A pool at a port of the loopback interface; in the end its workers end too.
 
     Raises:
         UserError: the port is taken.
     """
     server = grpc.server(ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
-    pool = Pool(spares)
+    pool = Pool()
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
     try:
         server.add_insecure_port(f"{HOST}:{port}")
@@ -252,16 +198,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command: serve until a request to end."""
     parser = argparse.ArgumentParser(prog="python -m runners.flink.worker_pool", description=__doc__)
     parser.add_argument("--port", type=int, default=50_000, help="of the loopback interface (%(default)s)")
-    parser.add_argument("--spares", type=int, default=0, help="workers that wait with everything loaded (%(default)s)")
     given = parser.parse_args(argv)
     logging.basicConfig(force=True, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     try:
-        with serving(given.port, given.spares) as pool:
+        with serving(given.port) as pool:
             _LOGGER.info("the worker pool listens at %s:%d", HOST, given.port)
-            while not ended.wait(LOOK_EVERY if pool._waiting or not given.spares else 0.0):
+            pool.look(time.monotonic())
+            while not ended.wait(LOOK_EVERY):
                 pool.look(time.monotonic())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

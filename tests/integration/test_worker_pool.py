@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +18,10 @@ import pytest
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
 from runners.flink import worker_pool
-from runners.flink.check_workers import check_workers
-from runners.flink.worker_pool import Pool, Worker, answers
+from runners.flink.check_workers import check_workers, idle_runner, order_worker
+from runners.flink.fork_server import DIRECTORY
+from runners.flink.worker_pool import Pool, answers
+from runners.flink.workers import ForkServer, Worker
 from runners.local.ports import HOST, free_port, is_listening
 from transforms.errors import UserError
 
@@ -27,8 +29,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def pool_process(port: int, spares: int = 0) -> Iterator[subprocess.Popen[str]]:
-    argv = [sys.executable, "-m", "runners.flink.worker_pool", "--port", str(port), "--spares", str(spares)]
+def pool_process(port: int) -> Iterator[subprocess.Popen[str]]:
+    argv = [sys.executable, "-m", "runners.flink.worker_pool", "--port", str(port)]
     process = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 60
@@ -41,19 +43,33 @@ def pool_process(port: int, spares: int = 0) -> Iterator[subprocess.Popen[str]]:
 
 
 def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for each in threads for child in each.read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether it runs: not gone, and no zombie that its new parent has yet to see."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_pool_starts_workers_that_call_back_and_takes_them_along() -> None:
-    """A worker connects to whoever asked for it; spares wait; nothing is left when the pool ends."""
+    """A worker connects to whoever asked for it, and ends with it; nothing is left when the pool ends."""
     port = free_port()
-    with pool_process(port, spares=1) as process:
+    with pool_process(port) as process:
         check_workers(f"{HOST}:{port}")
-        deadline = time.monotonic() + 60
-        while len(children(process.pid)) != 1 and time.monotonic() < deadline:
-            time.sleep(0.2)  # the one that was checked ends by itself, and another waits
-        (spare,) = children(process.pid)
-    assert not Path(f"/proc/{spare}").exists()
+        (server,) = children(process.pid)
+        wait_for(lambda: not children(server))
+    assert not Path(f"/proc/{server}").exists()
     assert process.returncode == 0
     assert not is_listening(port)
 
@@ -87,22 +103,40 @@ def serving(pool: Any) -> Iterator[str]:
         server.stop(0)
 
 
-def broken_worker() -> Worker:
-    """As when a module that the pipeline needs is not installed on the node."""
-    argv = [sys.executable, "-c", "raise SystemExit('no module named anything')"]
-    return Worker(
-        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    )
-
-
-def test_a_worker_that_dies_is_an_answer_and_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_loaded_is_an_answer_and_no_wait() -> None:
     """The runner hears of it, and can fail, instead of waiting for a call that never comes."""
-    monkeypatch.setattr(worker_pool, "start_process", broken_worker)
+    pool = Pool(lambda: ForkServer("runners.flink.no_such_module"))  # as when one is not installed on the node
     with (
-        serving(Pool()) as address,
-        pytest.raises(UserError, match="cannot start workers: a Python worker ended with 1"),
+        serving(pool) as address,
+        pytest.raises(UserError, match=r"cannot start workers: .* what forks the workers ended with 1 before it was"),
     ):
         check_workers(address, patience=30.0)
+    pool.close()
+
+
+def test_a_worker_that_cannot_begin_is_an_answer_and_no_wait(tmp_path: Path) -> None:
+    """Here the directory in which it is to run is not there."""
+    server = ForkServer()
+    with pytest.raises(ChildProcessError, match="a Python worker ended with 1 before it was ready"):
+        server.start_worker({DIRECTORY: str(tmp_path / "nowhere")}, (HOST, 1))
+    server.close()
+
+
+def test_what_forks_the_workers_may_die() -> None:
+    """The workers that it has forked go on, and another forks the next ones; all of them end with the pool."""
+    port = free_port()
+    with idle_runner() as (endpoint, _):
+        with pool_process(port) as process:
+            order_worker(f"{HOST}:{port}", endpoint)
+            (server,) = children(process.pid)
+            (first,) = children(server)
+            os.kill(server, signal.SIGKILL)
+            wait_for(lambda: children(process.pid) not in ([], [server]))
+            order_worker(f"{HOST}:{port}", endpoint)
+            (second,) = children(children(process.pid)[0])
+            assert is_alive(first)
+            assert is_alive(second)
+        wait_for(lambda: not is_alive(first) and not is_alive(second))
 
 
 class Silent(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
@@ -124,9 +158,9 @@ def test_a_worker_outlives_its_runner_only_for_a_while() -> None:
     runner = grpc.server(ThreadPoolExecutor(1))
     port = runner.add_insecure_port(f"{HOST}:0")
     runner.start()
-    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(argv)
     pool = Pool()
-    pool._working = {"1-1": [Worker(process, (HOST, port))]}
+    pool._working = {"1-1": [Worker((HOST, port), pid=process.pid)]}
     pool.look(0.0)
     pool.look(1000.0)
     assert process.poll() is None
@@ -137,9 +171,7 @@ def test_a_worker_outlives_its_runner_only_for_a_while() -> None:
     assert process.wait(10) == -signal.SIGKILL
     pool.look(3000.0)
     assert not pool._working
-    for pipe in (process.stdin, process.stdout):
-        assert pipe is not None
-        pipe.close()
+    pool.close()
 
 
 def test_workers_of_runners_that_name_them_alike_are_kept_apart() -> None:

@@ -153,13 +153,13 @@ def test_the_life_of_a_node(node: Node) -> None:
 
     One test, since each installation takes as long as all the rest.
     """
-    done = node.bootstrap("AWS_REGION=eu-west-1", "WORKER_SPARES=1")
+    done = node.bootstrap("AWS_REGION=eu-west-1", "LOG_LEVEL=1")
     assert done.returncode == 0, done.stderr
     check_workers(f"{HOST}:{node.port}")
     base = node.root / "opt" / "fraud-detection"
     assert (base / "current").resolve() == (base / node.sums.sha256 / "venv").resolve()
     assert list((base / "current").glob("lib/python*/site-packages/runners/flink/worker_pool.py"))
-    assert (base / "environment").read_text("utf-8") == "AWS_REGION=eu-west-1\nWORKER_SPARES=1\n"
+    assert (base / "environment").read_text("utf-8") == "AWS_REGION=eu-west-1\nLOG_LEVEL=1\n"
     assert node.log("dnf") == "install --assumeyes --quiet emr-python3.11\n"
     assert node.log("useradd") == "--system --no-create-home --shell /sbin/nologin fraud-detection\n"
     services = "daemon-reload\nenable --quiet fraud-workers.service\nrestart fraud-workers.service\n"

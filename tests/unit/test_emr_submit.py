@@ -282,7 +282,7 @@ def test_a_cluster_is_created(stubs: Stubs, calls: Calls, package: Package) -> N
     (action,) = request["BootstrapActions"]
     assert action["ScriptBootstrapAction"] == {
         "Path": f"s3://artefacts/fraud/{package.bootstrap.sha256}/bootstrap.sh",
-        "Args": ["s3://artefacts/fraud", package.sums.sha256, "AWS_REGION=eu-west-1", "WORKER_SPARES=4"],
+        "Args": ["s3://artefacts/fraud", package.sums.sha256, "AWS_REGION=eu-west-1"],
     }
     settings = {each["Classification"]: each["Properties"] for each in request["Configurations"]}
     assert int(settings["yarn-site"]["yarn.nodemanager.resource.memory-mb"]) + 4 * 1536 < 16 * 1024
@@ -344,7 +344,7 @@ def test_a_deployment_for_kubernetes(package: Package) -> None:
     }
     main_container, pool = spec["taskManager"]["podTemplate"]["spec"]["containers"]
     assert main_container == {"name": "flink-main-container"}
-    assert pool["command"] == ["python", "-m", "runners.flink.worker_pool", "--port", "50000", "--spares", "4"]
+    assert pool["command"] == ["python", "-m", "runners.flink.worker_pool", "--port", "50000"]
     assert pool["resources"]["limits"]["memory"] == "6144Mi"
     assert "podTemplate" not in spec["jobManager"]  # it starts no workers
 
