@@ -77,6 +77,7 @@ def _add_package(commands: argparse._SubParsersAction[_Parser]) -> None:
         default=_INSTANCE_TYPE,
         help="of the nodes, whose processors count (%(default)s)",
     )
+    command.add_argument("--slots", type=_count, default=2, help="of a node's TaskManager (%(default)s)")
     command.add_argument(
         "--allow_local",
         action="store_true",

@@ -44,7 +44,8 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         architecture: of the processors that the nodes' wheels are for.
         flink_version: the Flink it was built for, such as `1.20`.
         parallelism: how many parts of it run side by side.
-        slots: of each TaskManager, and so Python workers of each node.
+        slots: of each TaskManager.
+        workers: Python processes that each TaskManager asks its node's pool for.
         flink: Flink's own settings for it.
     """
 
@@ -54,6 +55,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     flink_version: str
     parallelism: int
     slots: int
+    workers: int
     flink: dict[str, str]
 
 

@@ -48,7 +48,8 @@ def _package(given: argparse.Namespace, rest: Sequence[str]) -> None:
         architecture=architecture,
         flink_version=made.flink_version,
         parallelism=made.parallelism,
-        slots=made.slots,
+        slots=given.slots,
+        workers=made.workers,
         flink=made.flink,
     )
     text = json.dumps({name: getattr(description, name) for name in description.__struct_fields__}, indent=2)
@@ -71,7 +72,13 @@ def _cluster(given: argparse.Namespace, rest: Sequence[str]) -> None:
         instance_profile=given.instance_profile,
         service_role=given.service_role,
         logs=parse_prefix(given.logs or f"{place}/logs", "--logs"),
-        sizes=node_sizes(given.instance_type, package.description.slots, given.worker_memory, given.node_memory),
+        sizes=node_sizes(
+            given.instance_type,
+            package.description.slots,
+            package.description.workers,
+            given.worker_memory,
+            given.node_memory,
+        ),
         environment={"AWS_REGION": region, **environment},
         security_configuration=given.security_configuration,
         tags=dict(given.tag),

@@ -33,14 +33,14 @@ class JobJar:
         path: of the jar.
         flink_version: it was written for.
         parallelism: of its stages.
-        slots: of a TaskManager: it asks its pool for so many Python workers.
+        workers: Python processes that each TaskManager asks its node's pool for.
         flink: Flink's settings for it.
     """
 
     path: Path
     flink_version: str
     parallelism: int
-    slots: int
+    workers: int
     flink: dict[str, str]
 
 
@@ -70,14 +70,14 @@ def write_job(argv: Sequence[str], jar: Path, allow_local: bool = False) -> JobJ
         write(build(pipeline, plan), sinks, plan.source)
         package(pipeline, jar.absolute())
     parallelism = int(options.view_as(FlinkRunnerOptions).parallelism)
-    slots = int(options.view_as(PortableOptions).sdk_worker_parallelism)  # Beam keeps it as text
-    if parallelism < 1 or slots < 1:
+    workers = int(options.view_as(PortableOptions).sdk_worker_parallelism)  # Beam keeps it as text
+    if parallelism < 1 or workers < 1:
         raise UserError(
             f"--parallelism and --sdk_worker_parallelism size the cluster: give numbers from 1 on; found {parallelism} "
-            f"and {slots}"
+            f"and {workers}"
         )
     version = options.view_as(FlinkRunnerOptions).flink_version
-    return JobJar(jar, version, parallelism, slots, packaged_configuration(jar))
+    return JobJar(jar, version, parallelism, workers, packaged_configuration(jar))
 
 
 def _in_working_directory(settings: Settings, given: bool) -> Settings:

@@ -38,7 +38,7 @@ def flink_deployment(package: Package, place: Prefix, job: Job, deployment: Depl
     The worker pool is a container of the TaskManager's own pod: containers of a pod share the loopback interface, so
     the job finds its workers at localhost as it does on YARN.
     """
-    slots = package.description.slots
+    slots, workers = package.description.slots, package.description.workers
     restore = {"initialSavepointPath": job.savepoint} if job.savepoint else {}
     return {
         "apiVersion": "flink.apache.org/v1beta1",
@@ -60,7 +60,7 @@ def flink_deployment(package: Package, place: Prefix, job: Job, deployment: Depl
             },
             "taskManager": {
                 "resource": {"memory": "4096m", "cpu": slots},
-                "podTemplate": _pod(deployment, slots),
+                "podTemplate": _pod(deployment, workers),
             },
             "job": {
                 "jarURI": place.url(package.jar),
@@ -75,15 +75,15 @@ def flink_deployment(package: Package, place: Prefix, job: Job, deployment: Depl
     }
 
 
-def _pod(deployment: Deployment, slots: int) -> dict[str, Any]:
+def _pod(deployment: Deployment, workers: int) -> dict[str, Any]:
     command = ["python", "-m", "runners.flink.worker_pool", "--port", str(POOL_PORT)]
     pool = {
         "name": "workers",
         "image": deployment.worker_image,
         "command": command,
         "resources": {
-            "requests": {"cpu": str(slots), "memory": f"{slots * deployment.worker}Mi"},
-            "limits": {"memory": f"{slots * deployment.worker}Mi"},
+            "requests": {"cpu": str(workers), "memory": f"{workers * deployment.worker}Mi"},
+            "limits": {"memory": f"{workers * deployment.worker}Mi"},
         },
         "securityContext": {
             "runAsNonRoot": True,

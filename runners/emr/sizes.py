@@ -30,7 +30,7 @@ class Sizes:
         yarn: what YARN may give out. The rest is the workers' and the system's: YARN does not know of them.
         task_manager: one of them to a node, so that a node's one pool serves one TaskManager.
         job_manager: fits beside it on any node.
-        slots: of the TaskManager, and so its Python workers.
+        slots: of the TaskManager.
     """
 
     yarn: int
@@ -39,12 +39,13 @@ class Sizes:
     slots: int
 
 
-def node_sizes(instance_type: str, slots: int, worker: int = 1536, memory: int | None = None) -> Sizes:
+def node_sizes(instance_type: str, slots: int, workers: int, worker: int = 1536, memory: int | None = None) -> Sizes:
     """The shares of a node of that type.
 
     Args:
         instance_type: such as `m6i.xlarge`.
-        slots: of the node's TaskManager; each has a Python worker.
+        slots: of the node's TaskManager.
+        workers: Python processes beside it.
         worker: MiB for each of these.
         memory: MiB of the node, for a type whose name does not say.
 
@@ -52,23 +53,23 @@ def node_sizes(instance_type: str, slots: int, worker: int = 1536, memory: int |
         UserError: the type is not known, or too small.
 
     Example:
-        >>> node_sizes("m6i.xlarge", slots=4)
+        >>> node_sizes("m6i.xlarge", slots=4, workers=4)
         Sizes(yarn=7680, task_manager=5632, job_manager=2048, slots=4)
     """
     has = memory if memory is not None else memory_of(instance_type)
-    yarn = (has - _SYSTEM - slots * worker) // _STEP * _STEP
+    yarn = (has - _SYSTEM - workers * worker) // _STEP * _STEP
     task_manager = yarn - JOB_MANAGER
     if task_manager < _LEAST_TASK_MANAGER:
         raise UserError(
-            f"{instance_type} has {has} MiB: less {_SYSTEM} for the system, {slots} x {worker} for Python workers and "
+            f"{instance_type} has {has} MiB: less {_SYSTEM} for the system, {workers} x {worker} for workers and "
             f"{JOB_MANAGER} for a JobManager, {task_manager} are left for a TaskManager, which needs "
-            f"{_LEAST_TASK_MANAGER}; take a larger type, or fewer slots (--sdk_worker_parallelism of the package)"
+            f"{_LEAST_TASK_MANAGER}; take a larger type, or fewer workers (--sdk_worker_parallelism of the package)"
         )
     cores = _vcpus(instance_type)
     if cores is not None and cores < slots:
         raise UserError(
-            f"{instance_type} has {cores} vCPUs for {slots} slots, each with a Python worker that uses one; take a "
-            "larger type, or make the package with a smaller --sdk_worker_parallelism"
+            f"{instance_type} has {cores} vCPUs for {slots} slots, each of which can keep one busy; take a larger "
+            "type, or make the package with fewer --slots"
         )
     return Sizes(yarn, task_manager, JOB_MANAGER, slots)
 

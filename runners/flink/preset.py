@@ -40,7 +40,12 @@ PRESET = (
     Setting("beam", "environment_config", DEFAULT_POOL, "where that pool listens, on every node"),
     Setting("beam", "parallelism", 2, "subtasks of each stage; a local cluster has two slots"),
     Setting("beam", "max_parallelism", 128, "key groups; savepoints fix it, so it leaves room to grow to 128 subtasks"),
-    Setting("beam", "sdk_worker_parallelism", 2, "Python processes a TaskManager, one a slot: one uses one core"),
+    Setting(
+        "beam",
+        "sdk_worker_parallelism",
+        4,
+        "Python processes a TaskManager: Beam deals them the stages in turn, and two a slot even out",
+    ),
     Setting("beam", "max_cache_memory_usage_mb", 256, "state that a worker keeps instead of asking Flink; off in Beam"),
     Setting(
         "beam",

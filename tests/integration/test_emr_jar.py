@@ -134,7 +134,7 @@ def test_from_a_cluster_to_a_step(aws: Aws, s3: S3, made: Package) -> None:
         instance_profile="nodes",
         service_role="emr",
         logs=Prefix("emr-cluster", "logs"),
-        sizes=node_sizes("m6i.xlarge", made.description.slots),
+        sizes=node_sizes("m6i.xlarge", made.description.slots, made.description.workers),
     )
     light = _without_wheels(made)
     cluster = create_cluster(calls, light, place, wish)

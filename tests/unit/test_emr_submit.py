@@ -44,6 +44,7 @@ def make_package(directory: Path) -> Path:
         "flink_version": "1.20",
         "parallelism": 8,
         "slots": 4,
+        "workers": 4,
         "flink": {"a.b": "c"},
     }
     description = Description(jar=artefact(jar).sha256, nodes=sums.sha256, **fields)
@@ -105,7 +106,7 @@ def wish(package: Package, **changes: Any) -> ClusterWish:
         instance_profile="fraud-nodes",
         service_role="fraud-emr",
         logs=Prefix("artefacts", "logs"),
-        sizes=node_sizes("m6i.xlarge", package.description.slots),
+        sizes=node_sizes("m6i.xlarge", package.description.slots, package.description.workers),
         environment={"AWS_REGION": "eu-west-1"},
         tags={"team": "fraud"},
     )
