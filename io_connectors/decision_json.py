@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -71,7 +72,9 @@ def values_as_json(column: pa.Array) -> pa.Array:
         text = pc.replace_substring(column.cast(pa.timestamp(column.type.unit)).cast(pa.string()), " ", "T")
         text = pc.binary_join_element_wise('"', text, 'Z"', "")
     elif pa.types.is_floating(column.type):
-        text = pc.if_else(pc.is_finite(column), column.cast(pa.string()), None)
+        text = column.cast(pa.string())
+        if not np.isfinite(column.to_numpy(zero_copy_only=False)).all():  # a null is no finite number either
+            text = pc.if_else(pc.is_finite(column), text, None)
     elif pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
         text = column.cast(pa.string())
     elif pa.types.is_list(column.type):
@@ -80,7 +83,7 @@ def values_as_json(column: pa.Array) -> pa.Array:
         text = pc.replace_with_mask(pa.repeat("[]", len(column)), full, _one_by_one(column.filter(full).to_pylist()))
     else:
         return _one_by_one(column.to_pylist())
-    return pc.fill_null(text, _NULL)
+    return pc.fill_null(text, _NULL) if text.null_count else text
 
 
 def _one_by_one(values: Sequence[Any]) -> pa.Array:

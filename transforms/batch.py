@@ -77,18 +77,13 @@ class TransactionBatch:
 
     def with_columns(self, columns: Mapping[str, pa.Array]) -> TransactionBatch:
         """This batch with `columns` set: a new name goes to the right, a known one is replaced."""
-        names = list(self.rows.schema.names)
-        fields = list(self.rows.schema)
-        arrays = list(self.rows.columns)
+        rows, names = self.rows, self.rows.schema.names
         for name, values in columns.items():
             if name in names:
-                at = names.index(name)
-                fields[at], arrays[at] = pa.field(name, values.type), values
+                rows = rows.set_column(names.index(name), pa.field(name, values.type), values)
             else:
-                names.append(name)
-                fields.append(pa.field(name, values.type))
-                arrays.append(values)
-        return TransactionBatch(pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields)))
+                rows = rows.append_column(pa.field(name, values.type), values)
+        return TransactionBatch(rows)
 
     def without_columns(self, names: Iterable[str]) -> TransactionBatch:
         """This batch less the columns in `names`; a name it does not have is passed over."""

@@ -34,19 +34,32 @@ def in_event_order(batch: TransactionBatch) -> TransactionBatch:
         >>> in_event_order(from_rows(rows)).rows.column("transaction_id").to_pylist()
         ['9', '10']
     """
+    order = event_order(batch)
+    return batch if order is None else batch.take(order)
+
+
+def event_order(batch: TransactionBatch) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+    """The places of the rows in the order of `in_event_order`; None where that is the order they are in.
+
+    Example:
+        >>> from transforms.batch import from_rows
+        >>> rows = [{"transaction_id": t, "event_time": 5, "amount_minor": 1} for t in ("10", "9")]
+        >>> event_order(from_rows(rows)).tolist()
+        [1, 0]
+    """
     time = order_time(batch)
     if len(batch) < 2 or bool(np.all(time[1:] > time[:-1])):
-        return batch
-    order = np.argsort(time, kind="stable")
-    ordered = time[order]
-    tied = np.zeros(len(order), dtype=bool)
+        return None
+    places = np.argsort(time, kind="stable")
+    ordered = time[places]
+    tied = np.zeros(len(places), dtype=bool)
     same = ordered[1:] == ordered[:-1]
     tied[1:] |= same
     tied[:-1] |= same
     if tied.any():
-        places = np.flatnonzero(tied)
-        order[places] = _order_ties(batch, order[places], ordered[places])
-    return batch.take(order)
+        at = np.flatnonzero(tied)
+        places[at] = _order_ties(batch, places[at], ordered[at])
+    return None if bool(np.all(places[1:] > places[:-1])) else places
 
 
 def _order_ties(

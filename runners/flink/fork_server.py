@@ -57,10 +57,12 @@ def _load() -> None:
     for module in _PRELOADED:
         import_module(module)
     from pipelines.warm_up import warm_up
+    from runners.flink.bundle_metrics import report_own_metrics
     from runners.flink.state_cache import weigh_by_bytes
 
     warm_up()
     weigh_by_bytes()
+    report_own_metrics()
     gc.collect()
     gc.freeze()  # the collector would touch, and so copy, what forks share
 

@@ -93,7 +93,8 @@ class Kafka(Server):
         logging.write_text(_LOGGING, "utf-8")
         if not (self.directory / "data" / "meta.properties").exists():
             self._format(installation, properties)
-        flags = [f"-Dlog4j2.configurationFile={logging}"]
+        # It runs for minutes: the second compiler would use more of them than it ever gave back.
+        flags = [f"-Dlog4j2.configurationFile={logging}", "-XX:TieredStopAtLevel=1"]
         argv = java(
             installation, "kafka.Kafka", str(properties), heap="512m", extra=self._classes(installation), flags=flags
         )
