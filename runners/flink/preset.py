@@ -73,6 +73,13 @@ PRESET = (
         "a job that somebody cancels can still go on from its last checkpoint",
         "stream",
     ),
+    Setting(
+        "flink",
+        "execution.buffer-timeout.interval",
+        "0 ms",
+        "a record is a batch and leaves at once; in Flink after 100 ms at most, at each of four exchanges",
+        "stream",
+    ),
     Setting("flink", "state.backend.type", "rocksdb", "state larger than memory, and checkpoints of changes", "stream"),
     Setting("flink", "state.backend.incremental", "true", "a checkpoint costs what changed", "stream"),
     Setting(
