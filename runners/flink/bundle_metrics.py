@@ -2,7 +2,7 @@
 
 Beam adds how many elements of what size went through each collection, and the milliseconds of each transform: a
 hundred messages of protocol buffers a bundle, which nobody reads on Flink and which cost a stream with short bundles
-a fifth of its worker's time, and the TaskManager as much again to take them apart.
+a fifth of its worker's time.
 """
 
 from __future__ import annotations

@@ -92,7 +92,6 @@ class ForkServer:
             stdin.write(json.dumps(order) + "\n")
             stdin.flush()
         if not worker.settled.wait(START_PATIENCE):
-            worker.end(signal.SIGKILL)
             raise ChildProcessError(f"a Python worker was not ready in {START_PATIENCE:.0f} s{_WORDS}")
         if worker.code is not None:
             raise ChildProcessError(f"a Python worker ended with {worker.code} before it was ready{_WORDS}")
