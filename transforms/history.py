@@ -111,14 +111,18 @@ class EntityHistory:
         return int(end)
 
     def snapshot(self, now: int) -> Array:
-        """Every entry that can still matter at the event time `now`, as `log_of` writes it."""
+        """Every entry that can still matter when the newest event time is `now`, as `log_of` writes it.
+
+        An entity's own rows say which of its past can matter. `now` may be another's, from a partition that is far
+        ahead in a backlog, so one that is quiet is let go of only after twice the time that a row of it matters.
+        """
         slots, entries = self._state.slots[: self._state.used[0]], self._state.entries
+        slots = slots[slots[:, kernels.NEWEST] > now - 2 * int(self._plan.sizes[1])]
         counts = slots[:, kernels.END] - slots[:, kernels.FIRST]
         slot = np.repeat(np.arange(len(slots)), counts)
         index = np.arange(len(slot)) - np.repeat(np.cumsum(counts) - counts, counts) + slots[slot, kernels.FIRST]
         held = entries[slots[slot, kernels.START] + (index & (slots[slot, kernels.CAPACITY] - 1))]
-        live = held[:, kernels.TIME] > now - int(self._plan.sizes[1])
-        held, entity = held[live], slots[slot[live], kernels.ENTITY]
+        entity = slots[slot, kernels.ENTITY]
         values = held[:, kernels.VALUES : kernels.VALUES + len(self.columns)]
         fraud = held[:, kernels.FRAUD].astype(np.int8)
         ids = np.ascontiguousarray(held[:, kernels.ID]).view(np.uint64)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.oracle import window_feature
@@ -45,6 +45,9 @@ row_strategy = st.fixed_dictionaries(
         "is_fraud": st.integers(0, 1),
     }
 )
+
+
+BLANK = {"customer": "a", "amount_minor": 1, "location": "x", "is_fraud": 0}
 
 
 def as_rows(rows: Sequence[dict[str, Any]], history: EntityHistory) -> Rows:
@@ -99,10 +102,21 @@ def test_late_rows_see_and_join_the_past_as_of_their_time(rows: list[dict[str, A
         newest[row["customer"]] = max(newest.get(row["customer"], -1), row["event_time"])
 
 
-@given(st.lists(row_strategy, max_size=60), st.lists(st.integers(0, 60), max_size=3), st.booleans())
-def test_cutting_and_restoring_changes_no_bit(rows: list[dict[str, Any]], cuts: list[int], compact: bool) -> None:
-    """However rows are cut into calls, and if the history is rebuilt from its log between them, all is equal."""
-    ordered = numbered(sorted(rows, key=lambda r: r["second"]))
+@given(
+    st.lists(row_strategy, max_size=60),
+    st.lists(st.integers(0, 60), max_size=3),
+    st.booleans(),
+    st.sampled_from([0, 60]),
+)
+@example([{**BLANK, "customer": name, "second": at} for name, at in [("b", 0), ("b", 20), ("a", 71)]], [2], True, 60)
+def test_cutting_and_restoring_changes_no_bit(
+    rows: list[dict[str, Any]], cuts: list[int], compact: bool, ahead: int
+) -> None:
+    """However rows are cut into calls, and if the history is rebuilt from its log between them, all is equal.
+
+    So it is where one customer's rows, from a partition of their own, come ahead of the others' by the longest window.
+    """
+    ordered = numbered(sorted(rows, key=lambda r: r["second"] - (ahead if r["customer"] == "a" else 0)))
     whole = EntityHistory(FEATURES)
     once, _ = whole.observe(as_rows(ordered, whole))
     history, log, parts = EntityHistory(FEATURES), [], []
@@ -112,7 +126,7 @@ def test_cutting_and_restoring_changes_no_bit(rows: list[dict[str, Any]], cuts: 
         parts.append(history.observe(rows_now)[0])
         log.append(log_of(rows_now))
         if compact and end > start:
-            log = [history.snapshot(ordered[end - 1]["event_time"])]
+            log = [history.snapshot(max(row["event_time"] for row in ordered[:end]))]
         history = EntityHistory(FEATURES)
         history.restore(log)
     np.testing.assert_array_equal(np.concatenate(parts), once)
@@ -133,10 +147,19 @@ def test_labels_that_arrive_later_equal_labels_known_at_once(rows: list[dict[str
     assert history.unknown_labels == 0
 
 
+def test_what_can_no_longer_matter_is_let_go() -> None:
+    """An entity's rows by its own newest one; all of a quiet entity after twice as long as a row matters, 70 s here."""
+    seconds = [("a", 0), ("b", 1), ("a", 70), ("b", 59)]
+    rows = numbered([{**BLANK, "customer": customer, "second": second} for customer, second in seconds])
+    history = EntityHistory(FEATURES)
+    history.observe(as_rows(rows, history))
+    kept = [sorted(history.snapshot(now * SECOND)[2] // SECOND) for now in (70, 198, 199, 209, 210)]
+    assert kept == [[1, 59, 70], [1, 59, 70], [70], [70], []]
+
+
 def test_a_label_of_a_transaction_that_is_not_held_is_counted() -> None:
     """Labels of a stranger and of a transaction that has expired change no feature and are counted."""
-    blank = {"customer": "a", "amount_minor": 1, "location": "x", "is_fraud": 0}
-    rows = numbered([{**blank, "second": second} for second in (0, 99)])
+    rows = numbered([{**BLANK, "second": second} for second in (0, 99)])
     history = EntityHistory(FEATURES)
     told = as_rows(rows, history)
     history.observe(told)
