@@ -34,6 +34,7 @@ from io_connectors.simulation import Simulation, simulate_days
 from pipelines.fraud import main as run_fraud
 from runners.flink.cluster import FlinkCluster, start_cluster, stop_cluster
 from runners.local import Kafka, free_port
+from runners.local.processes import descendants
 from transforms.errors import UserError
 
 ROWS = 1_000_000
@@ -220,14 +221,8 @@ def _cpu(cluster: FlinkCluster) -> dict[str, float]:
     used = {}
     for name, process in cluster.processes().items():
         pid = int(msgspec.json.decode((process.directory / "process.json").read_bytes())["pid"])
-        used[name] = sum(map(_ticks, _family(pid))) / ticks
+        used[name] = sum(map(_ticks, [pid, *descendants(pid)])) / ticks
     return used
-
-
-def _family(pid: int) -> list[int]:
-    threads = Path(f"/proc/{pid}/task").glob("*/children")  # a process is the child of the thread that started it
-    children = [int(child) for each in threads for child in each.read_text().split()]
-    return [pid, *(each for child in children for each in _family(child))]
 
 
 def _ticks(pid: int) -> int:

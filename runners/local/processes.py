@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -121,6 +122,16 @@ def start(command: Command, log: Path) -> Process:
         )
     _CHILDREN[child.pid] = child
     return Process(child.pid, _start_of(child.pid) or "already over")
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that one has started, and those that they have; on Linux only."""
+    found = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):  # a process is the child of the thread that started it
+        with contextlib.suppress(FileNotFoundError):
+            for child in map(int, thread.read_text("ascii").split()):
+                found += [child, *descendants(child)]
+    return found
 
 
 def reap() -> None:

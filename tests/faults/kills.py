@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
@@ -15,6 +15,7 @@ from random import Random
 import msgspec
 
 from runners.local import Server
+from runners.local.processes import descendants
 from runners.local.records import read_record
 from tests.faults.stream import Stream, wait_for
 
@@ -47,6 +48,23 @@ def _kill(server: Server) -> Repair:
     return server.start
 
 
+def _pause(server: Server) -> Repair:
+    """Nobody hears of it for a while, as if the network were down, and then it goes on as if nothing had been."""
+    record = read_record(server.directory)
+    assert record is not None
+    paused = [record.pid, *descendants(record.pid)]
+    for pid in paused:
+        os.kill(pid, signal.SIGSTOP)
+
+    def go_on() -> None:
+        time.sleep(PAUSE)
+        for pid in paused:
+            with suppress(ProcessLookupError):  # one that serves a connection ends with it
+                os.kill(pid, signal.SIGCONT)
+
+    return go_on
+
+
 def kill_worker(stream: Stream, chance: Random) -> Repair:
     """A Python worker; the pool has others."""
     os.kill(chance.choice(stream.workers()), signal.SIGKILL)
@@ -73,17 +91,34 @@ def kill_postgres(stream: Stream, chance: Random) -> Repair:
     return _kill(stream.postgres)
 
 
+def kill_pool(stream: Stream, chance: Random) -> Repair:
+    """The pool, and with it all Python workers."""
+    return _kill(stream.cluster.processes()["workers"])
+
+
 def pause_taskmanager(stream: Stream, chance: Random) -> Repair:
-    """A TaskManager that nobody hears of for a while, and that then goes on as if nothing had been."""
-    record = read_record(chance.choice(stream.busy_taskmanagers()).directory)
-    assert record is not None
-    os.kill(record.pid, signal.SIGSTOP)
+    """A TaskManager that has tasks of the job."""
+    return _pause(chance.choice(stream.busy_taskmanagers()))
 
-    def go_on() -> None:
-        time.sleep(PAUSE)
-        os.kill(record.pid, signal.SIGCONT)
 
-    return go_on
+def pause_kafka(stream: Stream, chance: Random) -> Repair:
+    """The broker."""
+    return _pause(stream.kafka)
+
+
+def pause_postgres(stream: Stream, chance: Random) -> Repair:
+    """The database of the decisions."""
+    return _pause(stream.postgres)
+
+
+def pause_dynamodb(stream: Stream, chance: Random) -> Repair:
+    """What keeps the decisions, and which alerts took effect."""
+    return _pause(stream.dynamodb)
+
+
+def pause_lambda(stream: Stream, chance: Random) -> Repair:
+    """What runs the alert function, and what it tells subscribers by."""
+    return _pause(stream.aws)
 
 
 FAULTS: dict[str, Callable[[Stream, Random], Repair]] = {
@@ -92,7 +127,12 @@ FAULTS: dict[str, Callable[[Stream, Random], Repair]] = {
     "JobManager killed": kill_jobmanager,
     "Kafka killed": kill_kafka,
     "PostgreSQL killed": kill_postgres,
+    "worker pool killed": kill_pool,
     "TaskManager paused": pause_taskmanager,
+    "Kafka paused": pause_kafka,
+    "PostgreSQL paused": pause_postgres,
+    "DynamoDB paused": pause_dynamodb,
+    "Lambda paused": pause_lambda,
 }
 
 

@@ -26,6 +26,7 @@ SOME = [
     ("JobManager killed", "checkpoint"),
     ("Kafka killed", "bundle"),
     ("PostgreSQL killed", "checkpoint"),
+    ("worker pool killed", "bundle"),
     ("TaskManager paused", "bundle"),
 ]
 RESCALED = [("TaskManager killed", "bundle")]
