@@ -50,8 +50,8 @@ PRESET = (
     Setting(
         "beam",
         "max_bundle_time_mills",
-        10,
-        "results leave when a bundle ends; in Beam after a second",
+        20,
+        "results leave when a bundle ends, in Beam after a second; stages look twice in that time, which costs",
         "stream",
     ),
     Setting("beam", "max_bundle_size", 100_000, "an element is a batch already: time ends bundles, not their number"),
