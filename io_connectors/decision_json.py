@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,10 +16,14 @@ from transforms.batch import PROVENANCE_COLUMNS, TransactionBatch
 _ENCODER = msgspec.json.Encoder()
 
 
-def decision_messages(batch: TransactionBatch) -> list[Message]:
+def decision_messages(batch: TransactionBatch, columns: Sequence[str] | None = None) -> list[Message]:
     """A message for every row, in the rows' order: its id is the transaction's, its body what is known of it.
 
     Money is whole minor units, times are ISO 8601 in UTC, what is unknown and what is no number is null.
+
+    Args:
+        batch: decided on.
+        columns: what a body has, in this order; all but where a row came from unless they are named.
 
     Example:
         >>> from transforms.batch import from_rows
@@ -28,8 +32,8 @@ def decision_messages(batch: TransactionBatch) -> list[Message]:
         >>> message.id, message.body[:68]
         ('t1', b'{"transaction_id":"t1","event_time":"1970-01-01T00:00:01.500000Z","c')
     """
-    rows = batch.without_columns(PROVENANCE_COLUMNS).rows
-    ids = rows.column("transaction_id").to_pylist()
+    ids = batch.rows.column("transaction_id").to_pylist()
+    rows = batch.without_columns(PROVENANCE_COLUMNS).rows if columns is None else batch.rows.select(list(columns))
     return [Message(name, body, name) for name, body in zip(ids, rows_as_json(rows), strict=True)]
 
 

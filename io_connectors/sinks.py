@@ -10,8 +10,8 @@ from apache_beam.pvalue import PCollection
 
 from io_connectors.delivery import BatchSink, Delivered, Message, MessageSink, SendMessages, WriteBatches
 from io_connectors.json_lines import WriteJsonLines
-from io_connectors.kafka.settings import KAFKA_SINK
-from io_connectors.kinesis.settings import KINESIS_SINK
+from io_connectors.kafka.settings import KAFKA_DECISIONS, KAFKA_SINK
+from io_connectors.kinesis.settings import KINESIS_DECISIONS, KINESIS_SINK
 from io_connectors.parquet_files import WriteParquet
 from io_connectors.urls import ConnectorUrl, Scheme, parse_url
 from transforms.alerts import Alert
@@ -132,8 +132,8 @@ _BATCHES: dict[str, _BatchKind] = {
         Scheme("a table", ("region", "endpoint", "existing", "ttl", "create", "capacity", "concurrency")),
         _open_dynamodb,
     ),
-    "kafka": _BatchKind(KAFKA_SINK, _open_kafka_decisions),
-    "kinesis": _BatchKind(KINESIS_SINK, _open_kinesis_decisions),
+    "kafka": _BatchKind(KAFKA_DECISIONS, _open_kafka_decisions),
+    "kinesis": _BatchKind(KINESIS_DECISIONS, _open_kinesis_decisions),
     "postgresql": _BatchKind(
         Scheme(
             "user@host:port/database/schema/table",
@@ -211,13 +211,21 @@ DECISION_SINKS = {
 RECORD_SINKS = {"file": Scheme("a file"), **{name: kind.scheme for name, kind in _MESSAGES.items()}}
 
 
-def decision_sink(text: str, setting: str = "--sink") -> beam.PTransform[PCollection[TransactionBatch], Delivered]:
+def decision_sink(
+    text: str, setting: str = "--sink", columns: Sequence[str] | None = None
+) -> beam.PTransform[PCollection[TransactionBatch], Delivered]:
     """Where decisions go: a directory of Parquet files, or a database, a bucket or a topic.
 
+    Args:
+        text: the sink's URL.
+        setting: where it was given, for messages.
+        columns: that decisions have, to check those by that the URL names.
+
     Raises:
-        UserError: an unknown scheme or parameter, or a directory that cannot be written.
+        UserError: an unknown scheme, parameter or column, or a directory that cannot be written.
     """
     url = parse_url(text, DECISION_SINKS, setting)
+    url.names("columns", columns)
     if url.scheme in _BATCHES:
         kind = _BATCHES[url.scheme]
         return WriteBatches(kind.open(url), url.scheme, kind.most_rows, url.duration("every", kind.every))

@@ -106,6 +106,29 @@ class ConnectorUrl:
             raise UserError(f"{self}: {name} must be at least {format_duration(least)}; found {text!r}")
         return micros
 
+    def names(self, name: str, known: Sequence[str] | None = None) -> tuple[str, ...] | None:
+        """The parameter as names with commas between them, in their order; None without it.
+
+        Raises:
+            UserError: one is not among those that are known, or is there twice.
+
+        Example:
+            >>> ConnectorUrl("kafka", "host:9092/topic", {"columns": "score,late"}).names("columns", ["late", "score"])
+            ('score', 'late')
+        """
+        text = self.parameters.get(name)
+        if text is None:
+            return None
+        names = tuple(text.split(","))
+        for each in names:
+            if known is not None and each not in known:
+                raise UserError(
+                    f"{self}: {name}: there is no {each!r}{did_you_mean(each, known)}; there are {', '.join(known)}"
+                )
+            if names.count(each) > 1:
+                raise UserError(f"{self}: {name}: {each} is there twice")
+        return names
+
     def _number(self, name: str, default: float, least: float, form: str, kind: str) -> float | str:
         text = self.parameters.get(name)
         if text is None:

@@ -41,19 +41,20 @@ class Sinks:
     last_resort: Sink
 
 
-def open_sinks(output: Output, files: Sequence[str]) -> Sinks:
+def open_sinks(output: Output, files: Sequence[str], columns: Sequence[str]) -> Sinks:
     """The sinks that the settings name, as far as they can be looked at before anything is written.
 
     Args:
         output: where results go.
         files: those that will be read.
+        columns: of decisions.
 
     Raises:
         UserError: a sink is none, or would spoil what is to be read; names the sink or the file.
     """
     local = OutputDirectory(output.directory)
     sinks = Sinks(
-        decisions=tuple(decision_sink(url) for url in output.sinks or (f"file:{local.decisions}",)),
+        decisions=tuple(decision_sink(url, columns=columns) for url in output.sinks or (f"file:{local.decisions}",)),
         alerts=tuple(record_sink(url, "--alert") for url in output.alerts or (f"file:{local.alerts}",)),
         dead_letters=record_sink(output.dead_letters or f"file:{local.dead_letters}", "--dead_letters"),
         summaries=record_sink(output.summaries or f"file:{local.windows}", "output.summaries"),

@@ -8,11 +8,14 @@ from io_connectors.sources import Source, open_source
 from model_artifacts.artifact import load_model
 from model_artifacts.manifest import Costs, Manifest, Thresholds
 from pipelines.settings import Settings
+from transforms.batch import CANONICAL_FIELDS, PROVENANCE_COLUMNS
+from transforms.decide import DECIDE_COLUMNS
 from transforms.durations import HOUR, SECOND, parse_duration
 from transforms.errors import UserError
 from transforms.features import FeatureSet, check_label_delay, shipped_feature_sets
 from transforms.rules import CompiledRules, compile_rules, rule_columns
 from transforms.schema import Schema, load_schema
+from transforms.score import SCORE_COLUMNS
 from transforms.shard_state import Ordering
 
 
@@ -52,6 +55,13 @@ class Plan:
     def bounded(self) -> bool:
         """Whether the run ends by itself."""
         return self.source.bounded and (self.labels is None or self.labels.bounded)
+
+    @property
+    def decision_columns(self) -> tuple[str, ...]:
+        """What is known of a transaction once it is decided on, less where it came from."""
+        canonical = (field.name for field in CANONICAL_FIELDS if field.name not in PROVENANCE_COLUMNS)
+        names = (*canonical, *self.schema.own_columns, *self.manifest.feature_names, *SCORE_COLUMNS, *DECIDE_COLUMNS)
+        return tuple(dict.fromkeys(names))  # a feature may replace the column that it is made of
 
     @property
     def files(self) -> tuple[str, ...]:

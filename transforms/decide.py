@@ -17,6 +17,8 @@ from transforms.reasons import reasons
 from transforms.rules import CompiledRules
 
 APPROVE, REVIEW, DECLINE = "approve", "review", "decline"
+#: What deciding adds.
+DECIDE_COLUMNS = ("decision", "reasons")
 _DECISIONS = np.array([APPROVE, REVIEW, DECLINE])
 
 
@@ -42,7 +44,8 @@ def decide_batch(
         matrix = batch.take(np.fromiter(why, dtype=np.int64)).feature_matrix(model.manifest.feature_names)
         for mine, pushed in zip(why.values(), reasons(matrix, model), strict=True):
             mine += pushed
-    return batch.with_columns({"decision": pa.array(_DECISIONS[severity]), "reasons": _lists(why, len(batch))})
+    added = (pa.array(_DECISIONS[severity]), _lists(why, len(batch)))
+    return batch.with_columns(dict(zip(DECIDE_COLUMNS, added, strict=True)))
 
 
 def _lists(of_rows: dict[int, list[str]], count: int) -> pa.Array:

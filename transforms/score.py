@@ -17,6 +17,9 @@ from transforms.batch import TransactionBatch
 from transforms.dead_letters import DeadLetter, dead_letters_of_rows
 from transforms.join import MOST_ROWS, JoinBatches
 
+#: What scoring adds: the probability, which model gave it, and the fingerprint of its features.
+SCORE_COLUMNS = ("score", "model_id", "feature_set")
+
 
 class SharedModel:
     """A model by its URI, loaded and verified once in each worker process.
@@ -49,12 +52,8 @@ def score_batch(batch: TransactionBatch, model: Model) -> tuple[TransactionBatch
         if not finite.any():
             return None, letters
         batch, scores = batch.take(np.flatnonzero(finite)), scores[finite]
-    columns = {
-        "score": pa.array(scores),
-        "model_id": pa.repeat(manifest.model_id, len(batch)),
-        "feature_set": pa.repeat(manifest.fingerprint, len(batch)),
-    }
-    return batch.with_columns(columns), letters
+    constants = (pa.repeat(each, len(batch)) for each in (manifest.model_id, manifest.fingerprint))
+    return batch.with_columns(dict(zip(SCORE_COLUMNS, (pa.array(scores), *constants), strict=True))), letters
 
 
 @dataclass(frozen=True)

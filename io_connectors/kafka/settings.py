@@ -41,6 +41,7 @@ KAFKA_SOURCE = Scheme(
     ),
 )
 KAFKA_SINK = Scheme(_PLACE, ("compression", *_CONNECTION))
+KAFKA_DECISIONS = Scheme(_PLACE, ("columns", *KAFKA_SINK.parameters))
 
 #: Clients by the name of the module they are imported as, the preferred one first.
 CLIENTS = {"confluent": "confluent_kafka", "kafka-python": "kafka"}

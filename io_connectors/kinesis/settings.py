@@ -25,6 +25,7 @@ KINESIS_SOURCE = Scheme(
     ),
 )
 KINESIS_SINK = Scheme(_PLACE, ("concurrency", "give_up_after", "region", "endpoint"))
+KINESIS_DECISIONS = Scheme(_PLACE, ("columns", *KINESIS_SINK.parameters))
 
 _STREAM = re.compile(
     r"(arn:aws[a-z-]*:kinesis:(?P<region>[a-z0-9-]+):\d{12}:stream/)?(?P<name>[a-zA-Z0-9_.-]{1,128})", re.ASCII

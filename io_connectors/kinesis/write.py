@@ -75,13 +75,15 @@ class KinesisDecisionSink:
 
     Attributes:
         messages: where their messages go.
+        columns: of the messages; see `decision_messages`.
     """
 
     messages: KinesisSink
+    columns: tuple[str, ...] | None = None
 
     def open(self, on_retry: OnRetry) -> BatchWriter:
         """Connect."""
-        return _DecisionWriter(self.messages.open(on_retry))
+        return _DecisionWriter(self.messages.open(on_retry), self.columns)
 
 
 class _KinesisWriter:
@@ -115,11 +117,11 @@ class _KinesisWriter:
 class _DecisionWriter:
     """A `BatchWriter` that sends a message for each row."""
 
-    def __init__(self, writer: MessageWriter) -> None:
-        self._writer = writer
+    def __init__(self, writer: MessageWriter, columns: tuple[str, ...] | None) -> None:
+        self._writer, self._columns = writer, columns
 
     def write(self, batch: TransactionBatch) -> Sequence[Refused]:
-        return self._writer.write(decision_messages(batch))
+        return self._writer.write(decision_messages(batch, self._columns))
 
     def close(self) -> None:
         self._writer.close()
@@ -139,7 +141,7 @@ def kinesis_sink(url: ConnectorUrl) -> KinesisSink:
 
 def kinesis_decision_sink(url: ConnectorUrl) -> KinesisDecisionSink:
     """The sink of decisions that a URL names; it raises as `kinesis_sink`."""
-    return KinesisDecisionSink(_checked(url, DECISION_PATIENCE))
+    return KinesisDecisionSink(_checked(url, DECISION_PATIENCE), url.names("columns"))
 
 
 def in_rounds(keys: Sequence[str]) -> list[list[int]]:

@@ -26,6 +26,8 @@ from io_connectors.output_directory import MARKER
 from io_connectors.simulation import Simulation, simulate
 from io_connectors.simulator import as_transaction_events
 from model_artifacts.artifact import SHIPPED, load_model
+from pipelines.plan import make_plan
+from pipelines.settings import load_settings
 from pipelines.training.__main__ import main as train
 from tests.command import Run, decisions_of, lines_of, run_command
 from transforms.alerts import alert_id
@@ -127,6 +129,11 @@ def test_every_transaction_gets_one_decision(files: Files, base: Run) -> None:
     assert figures["labelled"] == files.rows
     assert figures["frauds_caught"] + figures["frauds_missed"] == files.frauds
     assert figures["frauds_caught"] > 50
+
+
+def test_sinks_are_told_the_columns_of_decisions(base: Run) -> None:
+    """Those by which they may be asked for are those that decisions have."""
+    assert make_plan(load_settings()).decision_columns == tuple(base.decisions.column_names)
 
 
 def test_decisions_say_everything(base: Run) -> None:
@@ -514,6 +521,10 @@ def finished(base: Run, tmp_path: Path) -> Iterator[Path]:
         (["--source", "DATA/day.csv", "--labels", "DATA/nothing.csv"], "nothing.csv: no file of that name"),
         (["--source", "DATA/day.csv", "--sink", "redshfit:x"], "--sink: unknown scheme 'redshfit'"),
         (["--source", "DATA/day.csv", "--sink", "file:x?rows=3"], "unknown parameter 'rows'; known are rows_per_file"),
+        (
+            ["--source", "DATA/day.csv", "--sink", "kafka://127.0.0.1:9/t?columns=transaction_id,skore"],
+            "columns: there is no 'skore'; did you mean score?; there are transaction_id, event_time",
+        ),
         (["--source", "DATA/day.csv", "--alert", "sms:x"], "--alert: unknown scheme 'sms'"),
         (["--source", "DATA/day.csv", "--alert", "a.jsonl", "--dead_letters", "./a.jsonl"], "one kind of record"),
         (["--source", "DATA/day.csv", "--dead_letters", "DATA/day.csv"], "is to be read, so nothing can be added"),

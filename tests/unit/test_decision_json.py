@@ -83,6 +83,15 @@ def test_a_decision_is_a_message() -> None:
     }
 
 
+def test_a_body_has_the_columns_that_were_named() -> None:
+    """In their order; the message's id stays the transaction's."""
+    batch = from_rows(
+        [{"transaction_id": "t1", "event_time": 0, "amount_minor": 7, "score": 0.5}], {"score": pa.float64()}
+    )
+    (message,) = decision_messages(batch, ("score", "amount_minor"))
+    assert (message.id, message.body) == ("t1", b'{"score":0.5,"amount_minor":7}')
+
+
 def test_no_rows_are_no_messages() -> None:
     """An empty batch is no mistake."""
     assert decision_messages(from_rows([], {"decision": pa.string()})) == []
