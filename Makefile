@@ -14,7 +14,7 @@ venv:  ## make .venv with everything `make check` needs
 check:  ## lint, types and all tests: what CI runs
 	PYTHON=$(PYTHON) sh check.sh
 
-bench:  ## speed, memory and state; with DATA=FILE, the Handbook's transactions, the quality of models too
+bench:  ## speed, memory and state; with DATA=FILE the quality of models too, with PEERS=DIR other programs at the same work
 	$(PYTHON) -m benchmarks $(if $(DATA),--data '$(DATA)')
 
 KILLS ?= 100

@@ -2,6 +2,7 @@
 
 With --data FILE, the Fraud Detection Handbook's transactions, the main job reads these and the quality of the models
 is measured too; without, the main job reads made-up transactions of the same number.
+FRAUD-1 is also run by the peers that are installed where the environment's PEERS says.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
+import benchmarks.fraud1.__main__ as fraud1
 from benchmarks import (
     dynamodb_sink,
     feature_state,
@@ -34,6 +36,7 @@ from transforms.errors import UserError
 HERE = Path(__file__).parent
 #: What is measured against a server: the section's title, the module, and its function that starts the server.
 WITH_SERVERS: Mapping[str, tuple[ModuleType, str]] = {
+    "## FRAUD-1: `python -m benchmarks.fraud1`": (fraud1, "measure_with_peers"),
     "## Flink: `python -m benchmarks.flink_stream`": (flink_stream, "measure_locally"),
     "## State on Flink: `python -m benchmarks.flink_state`": (flink_state, "measure_locally"),
     "## PostgreSQL: `python -m benchmarks.sql_sinks`": (sql_sinks, "measure_here"),

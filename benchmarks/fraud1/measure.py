@@ -116,14 +116,15 @@ class Contest:
 
     Args:
         kafka: that runs.
-        directory: each run gets a new one below it.
+        directory: each run gets a new one below it; topics are named after it.
         rows: of the full topic.
     """
 
     def __init__(self, kafka: Kafka, directory: Path, rows: int) -> None:
         self.kafka, self.directory, self.rows = kafka, directory, rows
         self._runs = 0
-        self._expected = self._fill("full", make_transactions(rows))
+        self._full = f"{directory.name}-full"
+        self._expected = self._fill(self._full, make_transactions(rows))
 
     def throughput(self, contender: Contender) -> Throughput:
         """Have a contender read the full topic.
@@ -132,7 +133,7 @@ class Contest:
             UserError: it ended too early, or too late, or something that came out is wrong.
         """
         sink = self._next("out", contender)
-        with self._running(contender, contender.command, "full", sink, self.rows) as (process, began, usage):
+        with self._running(contender, contender.command, self._full, sink, self.rows) as (process, began, usage):
             before = usage.cpu_seconds()
             self._wait(sink, self.rows, process, contender)
             after = usage.cpu_seconds()
@@ -196,7 +197,7 @@ class Contest:
 
     def _next(self, what: str, contender: Contender) -> str:
         self._runs += 1
-        name = f"{what}-{self._runs}"
+        name = f"{self.directory.name}-{what}-{self._runs}"
         self.kafka.create_topic(name, PARTITIONS, _APPENDED)
         return name
 

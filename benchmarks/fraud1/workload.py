@@ -100,12 +100,12 @@ def expected(made: Transactions) -> pd.DataFrame:
     table = table.sort_values(["customer", "time"], kind="stable").reset_index(drop=True)
     found = {
         "amount": table.amount,
-        "weekend": (table.time.dt.dayofweek >= 5).astype(float),
+        "weekend": (table.time.dt.day_of_week >= 5).astype(float),
         "night": (table.time.dt.hour < 6).astype(float),
     }
     amounts = table.set_index("time").groupby("customer").amount
     for window in _WINDOWS:
-        past = amounts.rolling(window)  # after its beginning, up to the transaction itself
+        past = amounts.rolling(window.upper())  # after its beginning, up to the transaction itself
         found[f"customer_count_{window}"] = past.count().reset_index(drop=True)
         found[f"customer_amount_mean_{window}"] = past.mean().reset_index(drop=True)
     log_odds = sum(found[name] * weight for name, weight in zip(_FEATURES.names, _WEIGHTS, strict=True)) + _INTERCEPT
