@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +49,15 @@ def wait_for(ask: Callable[[], T | None], what: str, patience: float = PATIENCE,
             pytest.fail(f"not in {patience:.0f} s: {what}")
         time.sleep(pause)
     return found
+
+
+def wait_for_all(names: Iterable[str], ask: Callable[[], Collection[str]], where: str) -> None:
+    """Wait until all names are among what `ask` gives; the test fails and names some that are missing."""
+    deadline = time.monotonic() + PATIENCE
+    while missing := sorted(set(names) - set(ask())):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not in {PATIENCE:.0f} s in {where}: {len(missing)} of them, such as {missing[:5]}")
+        time.sleep(0.3)
 
 
 @dataclass
@@ -191,11 +200,11 @@ class Stream:
         self.traffic.check()
         query = f"select count(*) from {self.table} where transaction_id = '{sent[-1]}'"  # noqa: S608
         wait_for(lambda: (self.ask(query) or [[0]])[0][0], f"{sent[-1]} is decided")
-        wait_for(lambda: set(sent) <= set(self.decided()), "all is decided", pause=0.3)
-        wait_for(lambda: set(sent) <= set(self.items()), "all is in DynamoDB", pause=0.3)
+        wait_for_all(sent, self.decided, "PostgreSQL")
+        wait_for_all(sent, self.items, "DynamoDB")
         decided = self.decided()
         due = {alert_id(name) for name in sent if decided[name][1] != "approve"}
-        wait_for(lambda: due <= set(self.hear()), "every alert is told", pause=0.3)
+        wait_for_all(due, self.hear, "what subscribers were told")
         return {name: decided[name] for name in sent}
 
     def checkpoint_in_progress(self) -> str | None:
