@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +72,7 @@ class Stream:
         directory: for the command's files.
         job, parallelism: the id of the job that runs now, and its subtasks.
         told: how often a subscriber saw each alert, by its id.
+        settled: how many of the transactions sent were in every sink when it was last looked.
     """
 
     cluster: FlinkCluster
@@ -86,6 +87,7 @@ class Stream:
     job: str = ""
     parallelism: int = 0
     told: Counter[str] = field(default_factory=Counter)
+    settled: int = 0
 
     @property
     def source(self) -> str:
@@ -151,11 +153,11 @@ class Stream:
         names = sorted(each["id"] for each in found if each["freeSlots"] < each["slotsNumber"])
         return [self.cluster.processes()[name] for name in names]
 
-    def ask(self, query: str) -> list[Any] | None:
+    def ask(self, query: str, *values: Any) -> list[Any] | None:
         """Rows of PostgreSQL; None while it, or the table, is not there."""
         try:
             with self.postgres.connect(connect_timeout=2) as connection:
-                return connection.execute(query).fetchall()
+                return connection.execute(query, values).fetchall()
         except (psycopg.OperationalError, psycopg.errors.UndefinedTable):
             return None
 
@@ -184,6 +186,23 @@ class Stream:
             for item in found
         }
 
+    def decisions_on(self, names: Sequence[str]) -> dict[str, str]:
+        """What PostgreSQL holds of these transactions: the decision."""
+        query = f"select transaction_id, decision from {self.table} where transaction_id = any(%s)"  # noqa: S608
+        return dict(self.ask(query, list(names)) or [])
+
+    def items_among(self, names: Sequence[str]) -> set[str]:
+        """The transactions among these that DynamoDB holds."""
+        client, found = self.dynamodb.client(), set()
+        for first in range(0, len(names), 100):
+            keys = [{"transaction_id": {"S": name}} for name in names[first : first + 100]]
+            asked = {self.name: {"Keys": keys, "ProjectionExpression": "transaction_id"}}
+            found |= {
+                each["transaction_id"]["S"]
+                for each in client.batch_get_item(RequestItems=asked)["Responses"][self.name]
+            }
+        return found
+
     def hear(self) -> Counter[str]:
         """Every alert that a subscriber has seen so far, and how often."""
         self.told.update(json.loads(message["Body"])["alert_id"] for message in drain(self.aws, self.function.seen))
@@ -194,18 +213,20 @@ class Stream:
         path = self.directory / "output" / "dead_letters.jsonl"
         return path.read_text("utf-8").splitlines() if path.exists() else []
 
-    def settle(self) -> dict[str, Decided]:
-        """Wait until all that was sent so far is decided, and told where it is an alert; what was decided."""
-        sent = list(self.traffic.sent)
+    def settle(self) -> set[str]:
+        """Wait until all that was sent so far is decided, and told where it is an alert; all of it.
+
+        It looks for what was not there the last time alone: the tables grow with every fault.
+        """
         self.traffic.check()
-        query = f"select count(*) from {self.table} where transaction_id = '{sent[-1]}'"  # noqa: S608
-        wait_for(lambda: (self.ask(query) or [[0]])[0][0], f"{sent[-1]} is decided")
-        wait_for_all(sent, self.decided, "PostgreSQL")
-        wait_for_all(sent, self.items, "DynamoDB")
-        decided = self.decided()
-        due = {alert_id(name) for name in sent if decided[name][1] != "approve"}
+        sent = list(self.traffic.sent)
+        fresh = sent[self.settled :]
+        wait_for_all(fresh, lambda: self.decisions_on(fresh), "PostgreSQL")
+        wait_for_all(fresh, lambda: self.items_among(fresh), "DynamoDB")
+        due = {alert_id(name) for name, decision in self.decisions_on(fresh).items() if decision != "approve"}
         wait_for_all(due, self.hear, "what subscribers were told")
-        return {name: decided[name] for name in sent}
+        self.settled = len(sent)
+        return set(sent)
 
     def checkpoint_in_progress(self) -> str | None:
         """The name of a checkpoint that was begun and is not complete."""
