@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,9 @@ from runners.local import Aws, Kafka, KafkaOauth, KafkaScram
 from runners.local.kafka import TOPIC
 from tests.integration.kafka_topics import LEFT_SOCKETS
 from transforms.errors import UserError
+
+#: Seconds in which what was written must have been read.
+PATIENCE = 30.0
 
 pytestmark = [pytest.mark.filterwarnings(LEFT_SOCKETS), pytest.mark.parametrize("client", CLIENTS)]
 
@@ -57,9 +61,15 @@ def write_and_read(settings: ReadSettings) -> None:
     assert list(writer.write([Message("m1", body)])) == []
     writer.close()
     found: list[bytes | None] = []
-    for partition in range(check_topic(settings.cluster, TOPIC)):
-        with reader_of(settings, partition, 0) as reader:
-            for _ in range(5):
+    with contextlib.ExitStack() as readers:
+        opened = [
+            readers.enter_context(reader_of(settings, partition, 0))
+            for partition in range(check_topic(settings.cluster, TOPIC))
+        ]
+        # a first poll connects and signs in, which on a busy machine takes a second and more
+        deadline = time.monotonic() + PATIENCE
+        while body not in found and time.monotonic() < deadline:
+            for reader in opened:
                 found += reader.poll(1_000, 0.1).values
     assert body in found
 
