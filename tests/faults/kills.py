@@ -176,8 +176,9 @@ class _Watch:
         self._thread.start()
 
     def _run(self) -> None:
-        seen = self.before
-        while not self._over.wait(0.05):
+        seen, over = self.before, False
+        while not over:
+            over = self._over.wait(0.05)  # and then a last look: who waited may have seen what this has not
             count, _ = self.stream.progress()
             if count > seen:
                 seen = count
