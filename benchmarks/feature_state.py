@@ -30,7 +30,7 @@ from benchmarks.subjects import (
 )
 from benchmarks.traffic import Traffic
 from transforms.errors import UserError
-from transforms.shard_state import LOG_SLACK
+from transforms.shard_log import LOG_SLACK
 
 ROWS = 10_000_000
 LOOK = 50_000  # rows between two looks: about one rewriting of the log in each

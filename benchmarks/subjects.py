@@ -19,6 +19,7 @@ from transforms.features import Declaration, FeatureSet, load_feature_set
 from transforms.hashing import stable_hash
 from transforms.history import EntityHistory, value_column
 from transforms.history_kernels import Rows
+from transforms.shard_log import ShardLog
 from transforms.shard_state import TakeInOrder, Timers
 
 BATCH_ROWS = 2_048
@@ -106,7 +107,7 @@ class WholeStage:
         self._make_engine = make_engine
         self._engine = make_engine()
         self._rewritten_bytes = 0
-        self._log, self._meta = _Bag(), _Value()
+        self._log, self._recent = _Bag(), _Bag()
         self._how = TakeInOrder(
             stage="enrich",
             name=f"benchmark:{name}",
@@ -119,12 +120,16 @@ class WholeStage:
 
     def take(self, batch: TransactionBatch) -> float:
         """See `Subject`."""
-        pieces, passed_on = list(batch.pieces(BATCH_ROWS)), 0
+        pieces, passed_on, before = list(batch.pieces(BATCH_ROWS)), 0, self._engine
         started = time.perf_counter()
         for piece in pieces:
             # Rows taken on arrival neither wait in state nor need a timer: those are None.
-            for output in self._how.process(0, piece, None, self._log, self._meta, Timers(None, None, None)):
+            log = ShardLog(self._recent, self._log)
+            for output in self._how.process(0, piece, None, log, Timers(None, None, None)):
                 passed_on += len(output.value) if isinstance(output, TimestampedValue) else 0  # else a dead letter
+            if self._engine is not before:
+                self._rewritten_bytes = self._log_bytes
+            before = self._engine
         seconds = time.perf_counter() - started
         if passed_on != len(batch):
             raise RuntimeError(f"{self.name}: {len(batch)} transactions went in, {passed_on} came out")
@@ -134,11 +139,14 @@ class WholeStage:
         """See `Subject`."""
         engine = self._engine
         part = engine.history if isinstance(engine, EntityEngine) else engine.seen
-        return Held(engine.snapshot(now).shape[1], part.bytes_held, self._log.size(), self._rewritten_bytes)
+        return Held(engine.snapshot(now).shape[1], part.bytes_held, self._log_bytes, self._rewritten_bytes)
+
+    @property
+    def _log_bytes(self) -> int:
+        return self._log.size() + self._recent.size()
 
     def _engine_made(self) -> EntityEngine | DuplicateEngine:
         """An engine is made at the start and whenever the log has been rewritten; the newest is the one in use."""
-        self._rewritten_bytes = self._log.size()
         self._engine = self._make_engine()
         return self._engine
 
@@ -160,19 +168,6 @@ class _Bag:
 
     def size(self) -> int:
         return sum(len(value) for value in self._held)
-
-
-class _Value:
-    """A value state in memory."""
-
-    def __init__(self) -> None:
-        self._held: bytes | None = None
-
-    def read(self) -> bytes | None:
-        return self._held
-
-    def write(self, value: bytes) -> None:
-        self._held = value
 
 
 def default_stages() -> list[Subject]:

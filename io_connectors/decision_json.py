@@ -34,7 +34,7 @@ def decision_messages(batch: TransactionBatch, columns: Sequence[str] | None = N
     """
     ids = batch.rows.column("transaction_id").to_pylist()
     rows = batch.without_columns(PROVENANCE_COLUMNS).rows if columns is None else batch.rows.select(list(columns))
-    return [Message(name, body, name) for name, body in zip(ids, rows_as_json(rows), strict=True)]
+    return list(map(Message, ids, rows_as_json(rows), ids))
 
 
 def rows_as_json(rows: pa.RecordBatch) -> list[bytes]:
@@ -44,8 +44,7 @@ def rows_as_json(rows: pa.RecordBatch) -> list[bytes]:
         >>> rows_as_json(pa.record_batch({"n": [1, None], "s": ['a"', "b"]}))
         [b'{"n":1,"s":"a\\""}', b'{"n":null,"s":"b"}']
     """
-    record, encode = _record(tuple(rows.schema.names)), _ENCODER.encode
-    return [encode(record(*values)) for values in zip(*map(_values, rows.columns), strict=True)]
+    return list(map(_ENCODER.encode, map(_record(tuple(rows.schema.names)), *map(_values, rows.columns))))
 
 
 @lru_cache(maxsize=64)
@@ -66,6 +65,9 @@ def _values(column: pa.Array) -> list[Any]:
         # Without a zone it is UTC all the same, and becomes text at a fraction of what formatting costs.
         text = pc.replace_substring(column.cast(pa.timestamp(column.type.unit)).cast(pa.string()), " ", "T")
         column = pc.binary_join_element_wise(text, "Z", "")
+    elif pa.types.is_list(column.type) and not column.null_count:
+        texts, ends = column.flatten().to_pylist(), pc.list_value_length(column).to_numpy().cumsum().tolist()
+        return [texts[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     elif not column.null_count and (pa.types.is_primitive(column.type) or pa.types.is_boolean(column.type)):
         return list(column.to_numpy(zero_copy_only=False).tolist())
     return list(column.to_pylist())

@@ -64,12 +64,11 @@ def alerts_of(batch: TransactionBatch) -> list[Alert]:
     flagged = np.flatnonzero(np.asarray(pc.not_equal(batch.rows.column("decision"), APPROVE)))
     if not len(flagged):
         return []
-    names = [name for name in Alert.__struct_fields__ if name not in ("alert_id", "suppressed")]
-    rows = batch.take(flagged).rows.select(names).to_pylist()
-    return [
-        Alert(**{**row, "alert_id": alert_id(row["transaction_id"]), "event_time": row["event_time"].isoformat()})
-        for row in rows
-    ]
+    rows = batch.take(flagged).rows
+    columns = {name: rows.column(name).to_pylist() for name in Alert.__struct_fields__ if name in rows.schema.names}
+    columns["alert_id"] = map(alert_id, columns["transaction_id"])
+    columns["event_time"] = [time.isoformat() for time in columns["event_time"]]
+    return [Alert(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
 
 
 class RaiseAlerts(beam.PTransform[PCollection[TransactionBatch], PCollection[Alert]]):

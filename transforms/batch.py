@@ -99,6 +99,14 @@ class TransactionBatch:
             matrix[:, at] = column
         return matrix
 
+    def plain(self) -> TransactionBatch:
+        """This batch with dictionary columns decoded: Arrow sends dictionaries apart from the batch."""
+        rows = self.rows
+        if not any(pa.types.is_dictionary(kind) for kind in rows.schema.types):
+            return self
+        arrays = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in rows.columns]
+        return TransactionBatch(pa.RecordBatch.from_arrays(arrays, names=rows.schema.names))
+
     def pieces(self, most_rows: int) -> Iterator[TransactionBatch]:
         """This batch cut into views of at most `most_rows` rows."""
         for offset in range(0, len(self), most_rows):
@@ -119,9 +127,8 @@ def concat_batches(batches: Iterable[TransactionBatch]) -> TransactionBatch:
         return pending[0]
     rows = [batch.rows for batch in pending]
     if any(not each.schema.equals(rows[0].schema) for each in rows):  # some have been through the coder, some not yet
-        rows = [_plain(each) for each in rows]
-    table = pa.Table.from_batches(rows).combine_chunks()
-    return TransactionBatch(table.to_batches()[0] if table.num_rows else pending[0].rows)
+        rows = [batch.plain().rows for batch in pending]
+    return TransactionBatch(pa.concat_batches(rows))
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]], extra: Mapping[str, pa.DataType] | None = None) -> TransactionBatch:
@@ -160,11 +167,6 @@ def _schema_from(encoded: bytes) -> pa.Schema:
     return pa.ipc.read_schema(pa.py_buffer(encoded))
 
 
-@lru_cache(maxsize=256)
-def _schema_bytes(schema: pa.Schema) -> bytes:
-    return bytes(schema.serialize())
-
-
 class TransactionBatchCoder(beam.coders.Coder):
     """Arrow's own wire format: a version byte, the schema's length, the schema, the columns.
 
@@ -174,10 +176,10 @@ class TransactionBatchCoder(beam.coders.Coder):
     VERSION = 1
 
     def encode(self, value: TransactionBatch) -> bytes:
-        rows = _plain(value.rows)
-        schema = _schema_bytes(rows.schema)
-        head = bytes([self.VERSION]) + len(schema).to_bytes(4, "big")
-        return b"".join((head, schema, memoryview(rows.serialize())))
+        rows = value.plain().rows
+        schema = rows.schema.serialize()  # costs less than to find it in a cache: a schema's hash is slow
+        head = bytes([self.VERSION]) + schema.size.to_bytes(4, "big")
+        return b"".join((head, schema, rows.serialize()))
 
     def decode(self, encoded: bytes) -> TransactionBatch:
         if encoded[0] != self.VERSION:
@@ -190,19 +192,15 @@ class TransactionBatchCoder(beam.coders.Coder):
         schema = _schema_from(bytes(view[5:end]))
         return TransactionBatch(pa.ipc.read_record_batch(pa.py_buffer(view[end:]), schema))
 
+    def estimate_size(self, value: TransactionBatch) -> int:
+        """Bytes of the columns: Beam asks for metrics and caches, and would encode the batch to find out."""
+        return int(value.rows.nbytes)
+
     def is_deterministic(self) -> bool:
         return True
 
     def to_type_hint(self) -> type[TransactionBatch]:
         return TransactionBatch
-
-
-def _plain(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """`rows` with dictionary columns decoded: Arrow sends dictionaries apart from the batch."""
-    if not any(pa.types.is_dictionary(kind) for kind in rows.schema.types):
-        return rows
-    arrays = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in rows.columns]
-    return pa.RecordBatch.from_arrays(arrays, names=rows.schema.names)
 
 
 beam.coders.registry.register_coder(TransactionBatch, TransactionBatchCoder)

@@ -81,15 +81,7 @@ def decode_json(payloads: Sequence[bytes], schema: Schema, max_record_bytes: int
     """
     types = _field_types(schema)
     decoder, names = _strict_decoder(types)
-    decode, blank = decoder.decode, decoder.type()
-    unfit = _unfit(payloads, max_record_bytes)
-    rows = []
-    for at, payload in enumerate(payloads):
-        try:
-            rows.append(blank if at in unfit else decode(payload))
-        except _UNDECODABLE:
-            rows.append(blank)
-            unfit.add(at)
+    rows, unfit = _decode(payloads, decoder, max_record_bytes)
     sure = np.ones(len(payloads), dtype=np.bool_)
     sure[list(unfit)] = False
     fields = tuple(field for field, _ in types)
@@ -146,6 +138,27 @@ def _malformed(payload: bytes, message: str) -> RecordError:
             "parse", "json_lone_surrogate", "half of a surrogate pair in text; expected whole characters"
         )
     return RecordError("parse", "json_invalid", f"{message}; expected a JSON object")
+
+
+def _decode(
+    payloads: Sequence[bytes], decoder: msgspec.json.Decoder[Any], max_record_bytes: int
+) -> tuple[list[Any], set[int]]:
+    """Each payload decoded, and the places of those that cannot be, where a blank one stands."""
+    unfit = _unfit(payloads, max_record_bytes)
+    decode, rows = decoder.decode, list[Any]()
+    if not unfit:
+        try:
+            return list(map(decode, payloads)), unfit  # nearly always, and without a line of Python a record
+        except _UNDECODABLE:
+            pass
+    blank = decoder.type()
+    for at, payload in enumerate(payloads):
+        try:
+            rows.append(blank if at in unfit else decode(payload))
+        except _UNDECODABLE:
+            rows.append(blank)
+            unfit.add(at)
+    return rows, unfit
 
 
 def _unfit(payloads: Sequence[bytes], max_record_bytes: int) -> set[int]:

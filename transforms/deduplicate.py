@@ -177,5 +177,6 @@ class Deduplicate(beam.PTransform[PCollection[TransactionBatch], Deduplicated]):
             batch_rows=self.batch_rows,
             bounded=pcoll.is_bounded,
         )
-        outputs = pcoll | "ShardById" >> ShardBy("transaction_id", self.shards) | "TakeOnce" >> take_in_order(how)
+        name = f"TakeOnce[{self.shards} shards]"  # so that a savepoint of another number of shards is refused
+        outputs = pcoll | "ShardById" >> ShardBy("transaction_id", self.shards) | name >> take_in_order(how)
         return Deduplicated(outputs.batches, outputs.dead_letters)

@@ -88,7 +88,8 @@ class EntityEngine:
             return Taken(log=log, unknown_labels=history.unknown_labels - unknown_before)
         rows = self._rows(transactions)
         features, late = history.observe(rows, known)
-        columns = {f.name: pa.array(features[:, at]) for at, f in enumerate(history.features)}
+        by_feature = np.ascontiguousarray(features.T)
+        columns = {f.name: pa.array(values) for f, values in zip(history.features, by_feature, strict=True)}
         if late.any():
             columns["late"] = pa.array(late | transactions.numpy("late"))
         unknown = history.unknown_labels - unknown_before
@@ -194,7 +195,9 @@ class EnrichTransactions(beam.PTransform[PCollection[TransactionBatch], Enriched
         batches = pcoll | JoinBatches(self.batch_rows) | "AddRowFeatures" >> add
         dead_letters = []
         for entity in self.feature_set.entities:
-            outputs = self._keyed(batches, entity) | f"Remember[{entity}]" >> self._remember(entity, pcoll.is_bounded)
+            # Another number of shards would look for the past in other places: under another name it finds none.
+            name = f"Remember[{entity}, {self.shards} shards]"
+            outputs = self._keyed(batches, entity) | name >> self._remember(entity, pcoll.is_bounded)
             batches = outputs.batches
             dead_letters.append(outputs.dead_letters)
         return Enriched(batches, dead_letters | beam.Flatten(pipeline=pcoll.pipeline))

@@ -9,6 +9,7 @@ that only act together are each credited with the whole of what they do together
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -47,15 +48,18 @@ def reasons(matrix: Matrix, model: Model) -> list[list[str]]:
     """
     if not len(matrix):
         return []
-    features, baseline = model.manifest.feature_set.features, model.manifest.baseline
+    words = _words(model.manifest.feature_set.features, model.manifest.baseline)
     parts = [pushes(matrix[at : at + ROWS_AT_ONCE], model) for at in range(0, len(matrix), ROWS_AT_ONCE)]
     pushed = np.concatenate(parts)
     strongest = np.argsort(-pushed, axis=1, kind="stable")[:, :MOST_REASONS]
     return [
-        [_in_words(features[f], row[f], baseline[f]) for f in order if push[f] >= LEAST_PUSH]
-        for row, push, order in zip(matrix, pushed, strongest, strict=True)
+        [words[f] % row[f] for f in order if push[f] >= LEAST_PUSH]
+        for row, push, order in zip(matrix.tolist(), pushed.tolist(), strongest.tolist(), strict=True)
     ]
 
 
-def _in_words(feature: Feature, value: float, usual: float) -> str:
-    return f"{feature.name}: {describe(feature)} is {value:.6g}, typically {usual:.6g}"
+@lru_cache(maxsize=16)
+def _words(features: tuple[Feature, ...], baseline: tuple[float, ...]) -> tuple[str, ...]:
+    """For each feature the sentence that its value goes into."""
+    told = [f"{feature.name}: {describe(feature)} is ".replace("%", "%%") for feature in features]
+    return tuple(f"{text}%.6g, typically {usual:.6g}" for text, usual in zip(told, baseline, strict=True))

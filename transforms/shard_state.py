@@ -1,9 +1,9 @@
 """The stateful stage that deduplication and every entity's features share.
 
 A shard's past lives twice. Beam's state is the truth: a log of what was taken in, appended to by the batch
-and rewritten when most of it has expired. In memory there is the same as an engine ready to compute. The
-log carries a version, a hash chained over everything written; an engine of another version (a retried
-bundle, a shard that moved here, a restored savepoint) is thrown away and built again from the log.
+and rewritten when most of it has expired (`shard_log.py`). In memory there is the same as an engine ready to
+compute. The log carries a version, a hash chained over everything written; an engine of another version (a
+retried bundle, a shard that moved here, a restored savepoint) is thrown away and built again from the log.
 
 Under `event_time` ordering rows wait in state until the watermark has passed them and are then taken in
 `in_event_order`; under `arrival` ordering they are taken at once.
@@ -11,8 +11,6 @@ Under `event_time` ordering rows wait in state until the watermark has passed th
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,14 +18,13 @@ from threading import Lock
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import apache_beam as beam
-import msgspec
 import numpy as np
 import pyarrow as pa
 from apache_beam.coders import BytesCoder
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
-from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.transforms.window import GlobalWindow, TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
@@ -35,12 +32,12 @@ from transforms.batch import TransactionBatch, TransactionBatchCoder, concat_bat
 from transforms.dead_letters import DeadLetter, Stage, dead_letters_of_rows
 from transforms.durations import format_duration
 from transforms.ordering import in_event_order, is_labels, order_time
+from transforms.shard_log import Marks, ShardLog
 from transforms.watermark_hold import can_hold, set_timer_with_hold
 
 Ordering = Literal["event_time", "arrival"]
 DEAD_LETTERS = "dead_letters"
 END = GlobalWindow().max_timestamp().micros
-LOG_SLACK = 8192  # log rows beyond twice the live ones before it is rewritten
 
 
 @dataclass(frozen=True)
@@ -71,21 +68,6 @@ class Engine(Protocol):
 
     def restore(self, log: Iterable[np.ndarray[Any, Any]]) -> None:
         """Come to the state that wrote this log."""
-
-
-class _Meta(msgspec.Struct, array_like=True):
-    """What a shard keeps beside its rows. Fields may be added at the end, never moved."""
-
-    schema_version: int = 1
-    frontier: int = -(2**63)  # rows before it have been taken, microseconds
-    fire: int = 0  # when the flush timer is set to, microseconds; 0 for not set
-    hold: int = 0
-    newest: int = -(2**63)  # the newest event time taken
-    log_rows: int = 0
-    rewrite_at: int = LOG_SLACK
-    version: bytes = b""
-    oldest: int = 0  # the oldest waiting row, microseconds rounded down to milliseconds; while `fire` is set
-    held: bool = False  # whether the `hold` timer is set, to `hold`
 
 
 class Timers(NamedTuple):
@@ -126,25 +108,25 @@ class TakeInOrder:
     batch_rows: int
     bounded: bool
 
-    def process(self, shard: int, batch: TransactionBatch, pending: Any, log: Any, meta: Any, timers: Timers) -> Any:
+    def process(self, shard: int, batch: TransactionBatch, pending: Any, log: ShardLog, timers: Timers) -> Any:
         """Take a batch at once, or let it wait for the watermark."""
-        now = _read(meta)
+        now = log.marks
         if self.ordering == "arrival":
-            yield from self._take_either(shard, batch, log, now)
+            yield from self._take_either(shard, batch, log)
         else:
             waits, late, too_late = _split_by_lateness(batch, now.frontier, self.allowed_lateness)
             if waits is not None:
                 pending.add(waits)
                 self._wait_for(waits, now, timers)
             if late is not None:
-                yield from self._take_either(shard, late, log, now)
+                yield from self._take_either(shard, late, log)
             if too_late is not None:
                 yield from self._refuse(too_late, now.frontier)
-        meta.write(msgspec.msgpack.encode(now))
+        log.save()
 
-    def flush(self, shard: int, at: Timestamp, pending: Any, log: Any, meta: Any, timers: Timers) -> Any:
+    def flush(self, shard: int, at: Timestamp, pending: Any, log: ShardLog, timers: Timers) -> Any:
         """Take every waiting row the watermark has passed; set the timer for the rest."""
-        now = _read(meta)
+        now = log.marks
         waiting = list(pending.read())
         if not waiting:
             return
@@ -163,21 +145,21 @@ class TakeInOrder:
                     self._wait_for(rest, now, timers)
         if now.held:
             timers.passed.set(at)
-        yield from self._take(shard, ready[False], ready[True], log, now)
-        meta.write(msgspec.msgpack.encode(now))
+        yield from self._take(shard, ready[False], ready[True], log)
+        log.save()
 
-    def let_go(self, meta: Any, timers: Timers) -> None:
+    def let_go(self, log: ShardLog, timers: Timers) -> None:
         """Hold the watermark no longer than at the oldest row that still waits; what was flushed has left by now."""
-        now = _read(meta)
+        now = log.marks
         if now.fire and now.oldest > now.hold:
             now.hold = now.oldest
             set_timer_with_hold(timers.hold, GlobalWindow().max_timestamp(), Timestamp(micros=now.hold))
         elif not now.fire and now.held:
             now.held = False
             timers.hold.clear()
-        meta.write(msgspec.msgpack.encode(now))
+        log.save()
 
-    def _wait_for(self, batch: TransactionBatch, now: _Meta, timers: Timers) -> None:
+    def _wait_for(self, batch: TransactionBatch, now: Marks, timers: Timers) -> None:
         """See that the flush timer is set, and that the watermark is held at the oldest waiting row.
 
         It fires once the watermark has passed all that waited when it was set; what comes in between waits
@@ -212,23 +194,21 @@ class TakeInOrder:
         shard: int,
         transactions: TransactionBatch | None,
         labels: TransactionBatch | None,
-        log: Any,
-        now: _Meta,
+        log: ShardLog,
     ) -> Iterator[Any]:
         """Run the engine and keep its log; emit what it passes on, each batch at its earliest row."""
         transactions = in_event_order(transactions) if transactions is not None else None
         labels = in_event_order(labels) if labels is not None else None
-        engine = self._engine(shard, log, now)
+        engine, now = self._engine(shard, log), log.marks
         taken = engine.take(transactions, labels)
         if taken.unknown_labels:
             Metrics.counter("labels", "unknown").inc(taken.unknown_labels)
         for matrix in taken.log:
-            now.log_rows += matrix.shape[1]
-            _append(log, matrix, now)
+            log.append(matrix)
         if transactions is not None:
             now.newest = max(now.newest, _present(transactions))
         if now.log_rows > now.rewrite_at:
-            engine = self._rewrite(engine, log, now)
+            engine = self._rewrite(engine, log)
         _ENGINES.put((self.name, shard), now.version, engine)
         if taken.rows is not None:
             for piece in taken.rows.pieces(self.batch_rows):
@@ -236,26 +216,23 @@ class TakeInOrder:
         for letter in taken.dead_letters:
             yield TaggedOutput(DEAD_LETTERS, letter)
 
-    def _take_either(self, shard: int, batch: TransactionBatch, log: Any, now: _Meta) -> Iterator[Any]:
+    def _take_either(self, shard: int, batch: TransactionBatch, log: ShardLog) -> Iterator[Any]:
         if is_labels(batch):
-            return self._take(shard, None, batch, log, now)
-        return self._take(shard, batch, None, log, now)
+            return self._take(shard, None, batch, log)
+        return self._take(shard, batch, None, log)
 
-    def _engine(self, shard: int, log: Any, now: _Meta) -> Engine:
-        engine = _ENGINES.take((self.name, shard), now.version)
+    def _engine(self, shard: int, log: ShardLog) -> Engine:
+        engine = _ENGINES.take((self.name, shard), log.marks.version)
         if engine is None:
             engine = self.make_engine()
-            if now.version:
-                engine.restore(_unpack(packed) for packed in log.read())
+            if log.marks.version:
+                engine.restore(log.rows())
         return engine
 
-    def _rewrite(self, engine: Engine, log: Any, now: _Meta) -> Engine:
+    def _rewrite(self, engine: Engine, log: ShardLog) -> Engine:
         """Replace the log by what can still matter, and the engine by one that holds no more."""
-        live = engine.snapshot(now.newest)
-        log.clear()
-        now.log_rows = live.shape[1]
-        now.rewrite_at = 2 * now.log_rows + LOG_SLACK
-        _append(log, live, now)
+        live = engine.snapshot(log.marks.newest)
+        log.replace(live)
         fresh = self.make_engine()
         fresh.restore([live])
         return fresh
@@ -273,7 +250,7 @@ def take_in_order(how: TakeInOrder) -> beam.PTransform[Any, Any]:
     """A transform of (shard, batch) with the outputs `batches` and `dead_letters`."""
     pending_spec = BagStateSpec("pending", TransactionBatchCoder())
     log_spec = BagStateSpec("log", BytesCoder())
-    meta_spec = ReadModifyWriteStateSpec("meta", BytesCoder())
+    recent_spec = BagStateSpec("recent", BytesCoder())
     # Beam's in-memory runner mixes up timers of one name in different steps, so each has its own.
     flush_spec = TimerSpec(f"flush:{how.name}", TimeDomain.WATERMARK)
     hold_spec = TimerSpec(f"hold:{how.name}", TimeDomain.WATERMARK)
@@ -288,13 +265,13 @@ def take_in_order(how: TakeInOrder) -> beam.PTransform[Any, Any]:
             element: tuple[int, TransactionBatch],
             pending: Any = beam.DoFn.StateParam(pending_spec),
             log: Any = beam.DoFn.StateParam(log_spec),
-            meta: Any = beam.DoFn.StateParam(meta_spec),
+            recent: Any = beam.DoFn.StateParam(recent_spec),
             flush: Any = beam.DoFn.TimerParam(flush_spec),
             hold: Any = beam.DoFn.TimerParam(hold_spec),
             passed: Any = beam.DoFn.TimerParam(passed_spec),
         ) -> Iterator[Any]:
             timers = Timers(flush, hold, passed)
-            return cast(Iterator[Any], how.process(element[0], element[1], pending, log, meta, timers))
+            return cast(Iterator[Any], how.process(*element, pending, ShardLog(recent, log), timers))
 
         @on_timer(flush_spec)
         def flush(
@@ -303,27 +280,29 @@ def take_in_order(how: TakeInOrder) -> beam.PTransform[Any, Any]:
             at: Any = beam.DoFn.TimestampParam,
             pending: Any = beam.DoFn.StateParam(pending_spec),
             log: Any = beam.DoFn.StateParam(log_spec),
-            meta: Any = beam.DoFn.StateParam(meta_spec),
+            recent: Any = beam.DoFn.StateParam(recent_spec),
             flush: Any = beam.DoFn.TimerParam(flush_spec),
             hold: Any = beam.DoFn.TimerParam(hold_spec),
             passed: Any = beam.DoFn.TimerParam(passed_spec),
         ) -> Iterator[Any]:
             self.flushed.add(shard)
-            return cast(Iterator[Any], how.flush(shard, at, pending, log, meta, Timers(flush, hold, passed)))
+            timers = Timers(flush, hold, passed)
+            return cast(Iterator[Any], how.flush(shard, at, pending, ShardLog(recent, log), timers))
 
         @on_timer(passed_spec)
         def passed(
             self,
             shard: Any = beam.DoFn.KeyParam,
             at: Any = beam.DoFn.TimestampParam,
-            meta: Any = beam.DoFn.StateParam(meta_spec),
+            log: Any = beam.DoFn.StateParam(log_spec),
+            recent: Any = beam.DoFn.StateParam(recent_spec),
             hold: Any = beam.DoFn.TimerParam(hold_spec),
             passed: Any = beam.DoFn.TimerParam(passed_spec),
         ) -> None:
             if shard in self.flushed:  # in this bundle, so its rows have not left
                 passed.set(at)
             else:
-                how.let_go(meta, Timers(None, hold, passed))
+                how.let_go(ShardLog(recent, log), Timers(None, hold, passed))
 
         @on_timer(hold_spec)
         def hold(self) -> None:
@@ -368,33 +347,6 @@ def _where(batch: TransactionBatch, mask: np.ndarray[Any, np.dtype[np.bool_]]) -
 def _present(batch: TransactionBatch) -> int:
     """The newest event time that is no later than the row's reading: a wrong clock ages nobody's history."""
     return int(np.minimum(batch.numpy("event_time"), batch.numpy("ingest_time")).max())
-
-
-def _append(log: Any, matrix: np.ndarray[Any, Any], now: _Meta) -> None:
-    packed = _pack(matrix)
-    log.add(packed)
-    now.version = hashlib.blake2b(now.version + packed, digest_size=16).digest()
-
-
-def _pack(matrix: np.ndarray[Any, Any]) -> bytes:
-    """A log matrix as bytes: its number of rows, then its values, little-endian."""
-    return struct.pack("<I", matrix.shape[0]) + np.ascontiguousarray(matrix, dtype="<i8").tobytes()
-
-
-def _unpack(packed: bytes) -> np.ndarray[Any, Any]:
-    (rows,) = struct.unpack_from("<I", packed)
-    return np.frombuffer(packed, dtype="<i8", offset=4).reshape(rows, -1)
-
-
-def _read(meta: Any) -> _Meta:
-    written = meta.read()
-    now = msgspec.msgpack.decode(written, type=_Meta) if written else _Meta()
-    if now.schema_version != _Meta().schema_version:
-        raise ValueError(
-            f"state of version {now.schema_version} cannot be read by version {_Meta().schema_version}: "
-            "restore with the release that wrote it"
-        )
-    return now
 
 
 class _Engines:

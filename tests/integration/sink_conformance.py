@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
+from msgspec.structs import astuple
 
 from io_connectors.delivery import BatchSink, Message, MessageSink, SendMessages, WriteBatches
 from transforms.batch import TransactionBatch, concat_batches, from_rows
@@ -309,7 +310,7 @@ class MessageSinkConformance:
             return [Message(*message)]
 
         with beam.Pipeline(FnApiRunner()) as pipeline:
-            created = pipeline | beam.Create([tuple(message) for message in sent], reshuffle=False)
+            created = pipeline | beam.Create([astuple(message) for message in sent], reshuffle=False)
             delivered = created | SendMessages(subject.sink, "conformance", same, stage="alert")
             assert_that(delivered.dead_letters | beam.Map(lambda letter: letter.source), equal_to(["poison"]))
         check_messages(subject, [message for message in sent if message.id != "poison"])

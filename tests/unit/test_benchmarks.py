@@ -23,7 +23,7 @@ from benchmarks.traffic import Traffic
 from io_connectors.simulation import Simulation
 from transforms.durations import DAY, HOUR
 from transforms.errors import UserError
-from transforms.shard_state import LOG_SLACK
+from transforms.shard_log import LOG_SLACK
 
 SMALL = Traffic(customers=5, terminals=10, per_day=200)
 ROWS, LOOK = 24_000, 4_000  # 120 days: three times the longest window

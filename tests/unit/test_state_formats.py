@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from io_connectors.spans import Span, SpanCoder
-from transforms import shard_state
+from transforms import shard_log
 from transforms.alerts import Alert
 from transforms.batch import TransactionBatchCoder, from_rows, to_rows
 from transforms.hashing import stable_hash
@@ -37,8 +37,8 @@ ALERT = (
     "6f756e745f6d696e6f7264a573636f7265cb3feccccccccccccda86465636973696f6ea6726576696577a7726561736f6e73"
     "90a86d6f64656c5f6964a56d6f64656cab666561747572655f736574a86665617475726573a46c617465c2"
 )
-#: As the first release wrote it, before fields were added at its end.
-META = "9801020304050607c40176"
+#: What one bundle changed: marks, and one matrix of rows.
+ENTRY = "929a02020304050607c4017608c391c434" + "02000000" + "".join(f"{n:02x}00000000000000" for n in range(6))
 
 
 def test_a_batch() -> None:
@@ -54,18 +54,13 @@ def test_a_batch_of_a_later_version_is_refused() -> None:
         TransactionBatchCoder().decode(b"\x02" + zlib.decompress(base64.b85decode(BATCH))[1:])
 
 
-def test_what_a_shard_keeps_beside_its_rows() -> None:
-    """Fields that were not there yet have their defaults."""
-    found = msgspec.msgpack.decode(bytes.fromhex(META), type=shard_state._Meta)
-    assert (found.schema_version, found.frontier, found.fire, found.version) == (1, 2, 3, b"v")
-    assert (found.oldest, found.held) == (0, False)
-
-
-def test_a_log_of_rows() -> None:
-    """Two columns and three rows of little-endian numbers behind the number of columns."""
-    packed = bytes.fromhex("02000000" + "".join(f"{n:02x}00000000000000" for n in range(6)))
-    assert shard_state._unpack(packed).tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert shard_state._pack(np.arange(6, dtype=np.int64).reshape(2, 3)) == packed
+def test_what_a_shard_keeps() -> None:
+    """Marks, and two columns and three rows of little-endian numbers behind the number of columns."""
+    found = msgspec.msgpack.decode(bytes.fromhex(ENTRY), type=shard_log.Entry)
+    assert (found.marks.schema_version, found.marks.frontier, found.marks.version) == (2, 2, b"v")
+    assert (found.marks.oldest, found.marks.held) == (8, True)
+    assert [shard_log.unpack(packed).tolist() for packed in found.rows] == [[[0, 1, 2], [3, 4, 5]]]
+    assert shard_log.pack(np.arange(6, dtype=np.int64).reshape(2, 3)) == found.rows[0]
 
 
 def test_a_span() -> None:

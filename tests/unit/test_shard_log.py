@@ -1,0 +1,105 @@
+"""A shard's log is what was appended to it, wherever its rows lie, and costs a request a bundle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from transforms.shard_log import LOG_SLACK, MOST_BYTES, MOST_ENTRIES, Entry, Marks, ShardLog
+
+
+class Requests:
+    """A bag of one key that knows how often it was written to."""
+
+    def __init__(self) -> None:
+        self.content: list[bytes] = []
+        self.added = self.cleared = 0
+
+    def read(self) -> list[bytes]:
+        return list(self.content)
+
+    def add(self, value: bytes) -> None:
+        self.content.append(value)
+        self.added += 1
+
+    def clear(self) -> None:
+        self.content = []
+        self.cleared += 1
+
+
+def matrix(first: int, rows: int = 1) -> np.ndarray[Any, Any]:
+    return np.arange(first, first + rows, dtype=np.int64).reshape(1, rows)
+
+
+def held(log: ShardLog) -> list[int]:
+    return [int(value) for each in log.rows() for value in each[0]]
+
+
+@pytest.mark.parametrize("rows", [1, 100, MOST_BYTES])
+def test_rows_are_kept_in_their_order(rows: int) -> None:
+    """Whether they are few or many, and wherever they were moved meanwhile."""
+    recent, old = Requests(), Requests()
+    for bundle in range(3 * MOST_ENTRIES):
+        log = ShardLog(recent, old)
+        log.append(matrix(bundle * rows, rows))
+        log.marks.newest = bundle
+        log.save()
+    found = ShardLog(recent, old)
+    assert held(found) == list(range(3 * MOST_ENTRIES * rows))
+    assert (found.marks.newest, found.marks.log_rows) == (3 * MOST_ENTRIES - 1, 3 * MOST_ENTRIES * rows)
+
+
+def test_a_small_bundle_is_one_request() -> None:
+    """Of a hundred bundles of a row all but a few add an entry and touch nothing else."""
+    recent, old = Requests(), Requests()
+    for bundle in range(100):
+        log = ShardLog(recent, old)
+        log.append(matrix(bundle))
+        log.save()
+    assert recent.added == 100
+    assert recent.cleared == 1
+    assert len(recent.content) <= MOST_ENTRIES
+    assert sum(map(len, recent.content)) <= MOST_BYTES
+
+
+def test_the_version_depends_on_all_rows_and_their_order() -> None:
+    """Two logs have one version only if the same was appended to both."""
+
+    def version(*firsts: int) -> bytes:
+        log = ShardLog(Requests(), Requests())
+        for first in firsts:
+            log.append(matrix(first))
+        return log.marks.version
+
+    assert version(1, 2) == version(1, 2)
+    assert len({version(), version(1), version(1, 2), version(2, 1)}) == 4
+
+
+def test_what_is_replaced_is_gone() -> None:
+    """The log is what replaced it and what came after, in the call that did so and in later ones."""
+    recent, old = Requests(), Requests()
+    for first in range(2 * MOST_ENTRIES):
+        log = ShardLog(recent, old)
+        log.append(matrix(first))
+        log.save()
+    log = ShardLog(recent, old)
+    log.append(matrix(500))
+    log.replace(matrix(900, 2))
+    log.save()
+    again = ShardLog(recent, old)
+    again.append(matrix(1000))
+    again.save()
+    found = ShardLog(recent, old)
+    assert held(found) == [900, 901, 1000]
+    assert (found.marks.log_rows, found.marks.rewrite_at) == (3, 4 + LOG_SLACK)
+
+
+def test_state_of_another_version_is_refused() -> None:
+    """State that another release wrote in another form stops the stage with a message that says so."""
+    recent = Requests()
+    recent.add(msgspec.msgpack.encode(Entry(Marks(schema_version=7), [])))
+    with pytest.raises(ValueError, match="state of version 7 cannot be read by version 2"):
+        ShardLog(recent, Requests())
