@@ -20,7 +20,7 @@ from transforms.hashing import stable_hash
 from transforms.history import EntityHistory, value_column
 from transforms.history_kernels import Rows
 from transforms.shard_log import ShardLog
-from transforms.shard_state import TakeInOrder, Timers
+from transforms.shard_state import TakeInOrder
 
 BATCH_ROWS = 2_048
 
@@ -123,9 +123,7 @@ class WholeStage:
         pieces, passed_on, before = list(batch.pieces(BATCH_ROWS)), 0, self._engine
         started = time.perf_counter()
         for piece in pieces:
-            # Rows taken on arrival neither wait in state nor need a timer: those are None.
-            log = ShardLog(self._recent, self._log)
-            for output in self._how.process(0, piece, None, log, Timers(None, None, None)):
+            for output in self._how.take_at_once(0, piece, ShardLog(self._recent, self._log)):
                 passed_on += len(output.value) if isinstance(output, TimestampedValue) else 0  # else a dead letter
             if self._engine is not before:
                 self._rewritten_bytes = self._log_bytes

@@ -86,7 +86,7 @@ class Timers(NamedTuple):
 
 @dataclass(frozen=True)
 class TakeInOrder:
-    """How a stage takes the batches of its shards; `take_in_order` makes the transform.
+    """How a stage takes the batches of its shards, as `ShardBy` gives them; `take_in_order` makes the transform.
 
     Attributes:
         stage: the stage its dead letters name.
@@ -108,20 +108,24 @@ class TakeInOrder:
     batch_rows: int
     bounded: bool
 
-    def process(self, shard: int, batch: TransactionBatch, pending: Any, log: ShardLog, timers: Timers) -> Any:
-        """Take a batch at once, or let it wait for the watermark."""
+    def take_at_once(self, shard: int, batch: TransactionBatch, log: ShardLog) -> Iterator[Any]:
+        """Take a batch as it comes."""
+        yield from self._take_either(shard, batch, log)
+        log.save()
+
+    def take_later(
+        self, shard: int, batch: TransactionBatch, pending: Any, log: ShardLog, timers: Timers
+    ) -> Iterator[Any]:
+        """Let a batch wait for the watermark; what is late is taken at once, or refused."""
         now = log.marks
-        if self.ordering == "arrival":
-            yield from self._take_either(shard, batch, log)
-        else:
-            waits, late, too_late = _split_by_lateness(batch, now.frontier, self.allowed_lateness)
-            if waits is not None:
-                pending.add(waits)
-                self._wait_for(waits, now, timers)
-            if late is not None:
-                yield from self._take_either(shard, late, log)
-            if too_late is not None:
-                yield from self._refuse(too_late, now.frontier)
+        waits, late, too_late = _split_by_lateness(batch, now.frontier, self.allowed_lateness)
+        if waits is not None:
+            pending.add(waits)
+            self._wait_for(waits, now, timers)
+        if late is not None:
+            yield from self._take_either(shard, late, log)
+        if too_late is not None:
+            yield from self._refuse(too_late, now.frontier)
         log.save()
 
     def flush(self, shard: int, at: Timestamp, pending: Any, log: ShardLog, timers: Timers) -> Any:
@@ -139,7 +143,7 @@ class TakeInOrder:
         for labels in ready:
             mine = [batch for batch in waiting if is_labels(batch) == labels]
             if mine:
-                ready[labels], rest = _split(concat_batches(mine), now.frontier)
+                ready[labels], rest = _split(in_event_order(concat_batches(mine)), now.frontier)
                 if rest is not None:
                     pending.add(rest)
                     self._wait_for(rest, now, timers)
@@ -197,8 +201,6 @@ class TakeInOrder:
         log: ShardLog,
     ) -> Iterator[Any]:
         """Run the engine and keep its log; emit what it passes on, each batch at its earliest row."""
-        transactions = in_event_order(transactions) if transactions is not None else None
-        labels = in_event_order(labels) if labels is not None else None
         engine, now = self._engine(shard, log), log.marks
         taken = engine.take(transactions, labels)
         if taken.unknown_labels:
@@ -248,6 +250,31 @@ class TakeInOrder:
 
 def take_in_order(how: TakeInOrder) -> beam.PTransform[Any, Any]:
     """A transform of (shard, batch) with the outputs `batches` and `dead_letters`."""
+    take = _taking_at_once(how) if how.ordering == "arrival" else _taking_later(how)
+    typed = beam.ParDo(take).with_output_types(TransactionBatch, dead_letters=DeadLetter)
+    outputs: beam.PTransform[Any, Any] = typed.with_outputs(DEAD_LETTERS, main="batches")
+    return outputs
+
+
+def _taking_at_once(how: TakeInOrder) -> beam.DoFn:
+    """No timers, which cost every bundle messages whether they are set or not, and no rows that wait."""
+    log_spec = BagStateSpec("log", BytesCoder())
+    recent_spec = BagStateSpec("recent", BytesCoder())
+
+    class Take(beam.DoFn):
+        def process(
+            self,
+            element: tuple[int, TransactionBatch],
+            log: Any = beam.DoFn.StateParam(log_spec),
+            recent: Any = beam.DoFn.StateParam(recent_spec),
+        ) -> Iterator[Any]:
+            return how.take_at_once(*element, ShardLog(recent, log))
+
+    return cast(beam.DoFn, Take())  # type: ignore[no-untyped-call]  # Beam's DoFn has no typed constructor
+
+
+def _taking_later(how: TakeInOrder) -> beam.DoFn:
+    """Rows wait in state for the flush timer."""
     pending_spec = BagStateSpec("pending", TransactionBatchCoder())
     log_spec = BagStateSpec("log", BytesCoder())
     recent_spec = BagStateSpec("recent", BytesCoder())
@@ -270,8 +297,7 @@ def take_in_order(how: TakeInOrder) -> beam.PTransform[Any, Any]:
             hold: Any = beam.DoFn.TimerParam(hold_spec),
             passed: Any = beam.DoFn.TimerParam(passed_spec),
         ) -> Iterator[Any]:
-            timers = Timers(flush, hold, passed)
-            return cast(Iterator[Any], how.process(*element, pending, ShardLog(recent, log), timers))
+            return how.take_later(*element, pending, ShardLog(recent, log), Timers(flush, hold, passed))
 
         @on_timer(flush_spec)
         def flush(
@@ -308,10 +334,7 @@ def take_in_order(how: TakeInOrder) -> beam.PTransform[Any, Any]:
         def hold(self) -> None:
             """It holds; when it fires all is over."""
 
-    take: beam.DoFn = Take()  # type: ignore[no-untyped-call]  # Beam's DoFn has no typed constructor
-    typed = beam.ParDo(take).with_output_types(TransactionBatch, dead_letters=DeadLetter)
-    outputs: beam.PTransform[Any, Any] = typed.with_outputs(DEAD_LETTERS, main="batches")
-    return outputs
+    return cast(beam.DoFn, Take())  # type: ignore[no-untyped-call]  # Beam's DoFn has no typed constructor
 
 
 def _split_by_lateness(

@@ -59,9 +59,11 @@ def _load() -> None:
     from pipelines.warm_up import warm_up
     from runners.flink.bundle_metrics import report_own_metrics
     from runners.flink.state_cache import weigh_by_bytes
+    from runners.flink.state_commits import commit_together
 
     warm_up()
     weigh_by_bytes()
+    commit_together()
     report_own_metrics()
     gc.collect()
     gc.freeze()  # the collector would touch, and so copy, what forks share

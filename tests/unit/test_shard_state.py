@@ -72,7 +72,9 @@ class Shard:
         return ShardLog(self.state["recent"], self.state["log"])
 
     def take(self, batch: TransactionBatch, timers: Timers) -> list[Any]:
-        return list(self.stage.process(0, batch, self.state["pending"], self.log, timers))
+        if self.stage.ordering == "arrival":
+            return list(self.stage.take_at_once(0, batch, self.log))
+        return list(self.stage.take_later(0, batch, self.state["pending"], self.log, timers))
 
     def flush(self, timers: Timers, at: Timestamp | None = None) -> list[Any]:
         return list(self.stage.flush(0, at or timers.flush.at, self.state["pending"], self.log, timers))
