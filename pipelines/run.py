@@ -58,9 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(command: CommandLine) -> int:
     plan, on_flink = make_plan(command.settings), command.runner == FLINK
-    options = pipeline_options(command.runner, command.beam_args, plan.bounded, plan.ordering)
+    shards = plan.settings.pipeline.shards
+    options = pipeline_options(command.runner, command.beam_args, plan.bounded, plan.ordering, shards)
     if command.explain_runner:
-        _tell(explanation(options, plan.bounded))
+        _tell(explanation(options, plan.bounded, shards))
         return 0
     sinks = open_sinks(plan.settings.output, plan.files, plan.decision_columns)
     pipeline = beam.Pipeline(options=options)

@@ -78,7 +78,9 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Literal["auto", "event_time", "arrival"],
         Meta(description="auto: event_time for input that ends, arrival for streams"),
     ] = "auto"
-    shards: Annotated[int, Meta(ge=1, le=1024, description="parts that the customers are spread over")] = 8
+    shards: Annotated[
+        int, Meta(ge=1, le=1024, description="parts that customers are spread over: at least the parallelism")
+    ] = 2
     batch_rows: Annotated[int, Meta(ge=1, le=1_000_000, description="most transactions in a batch")] = 16_384
     allowed_lateness: Annotated[Duration, Meta(description="how far behind the watermark a row is in time")] = "1h"
     deduplicate: Annotated[bool, Meta(description="whether a transaction_id seen before is a dead letter")] = True

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import logging
 
-from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, PrismRunnerOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    PipelineOptions,
+    PortableOptions,
+    PrismRunnerOptions,
+    StandardOptions,
+)
 
-from runners.flink.preset import explain_preset, preset_arguments
+from runners.flink.preset import DEFAULT_SHARDS, explain_preset, preset_arguments
 from runners.prism import find_prism
 from transforms.errors import UserError
 
@@ -20,7 +26,7 @@ FOREVER = 10**8
 
 
 def pipeline_options(
-    runner: str, beam_arguments: list[str], bounded: bool, ordering: str = "arrival"
+    runner: str, beam_arguments: list[str], bounded: bool, ordering: str = "arrival", shards: int = DEFAULT_SHARDS
 ) -> PipelineOptions:
     """Beam's options for a run: the runner's preset, overridden by what the user said.
 
@@ -29,13 +35,19 @@ def pipeline_options(
         beam_arguments: Beam's own flags, as given.
         bounded: whether the sources end.
         ordering: how rows are ordered, `event_time` or `arrival`.
+        shards: keys of the stages that remember.
 
     Raises:
         UserError: the runner cannot do what is asked of it.
     """
     if runner == FLINK:
-        beam_arguments = [*preset_arguments(bounded), *beam_arguments]
+        beam_arguments = [*preset_arguments(bounded, shards), *beam_arguments]
     options = PipelineOptions(beam_arguments)
+    if runner == FLINK and (parallelism := int(options.view_as(FlinkRunnerOptions).parallelism)) > shards:
+        raise UserError(
+            f"--parallelism={parallelism} is more than pipeline.shards = {shards}: subtasks without a shard would "
+            f"have nothing to do. Give --set pipeline.shards={parallelism}, or more to grow into: state keeps to it"
+        )
     standard = options.view_as(StandardOptions)
     standard.runner = runner
     if runner == "DirectRunner":
@@ -74,16 +86,17 @@ def _prepare_prism(options: PipelineOptions, bounded: bool, ordering: str) -> No
     portable.environment_type = portable.environment_type or "LOOPBACK"
 
 
-def explanation(options: PipelineOptions, bounded: bool) -> str:
+def explanation(options: PipelineOptions, bounded: bool, shards: int = DEFAULT_SHARDS) -> str:
     """A table of what the runner is told beside the user's own flags: setting, value and reason.
 
     Args:
         options: as `pipeline_options` made them.
         bounded: whether the sources end.
+        shards: keys of the stages that remember.
     """
     runner = options.view_as(StandardOptions).runner
     if runner == FLINK:
-        rows = explain_preset(options, bounded)
+        rows = explain_preset(options, bounded, shards)
     elif runner == PRISM:
         portable = options.view_as(PortableOptions)
         rows = [

@@ -155,7 +155,7 @@ class Deduplicate(beam.PTransform[PCollection[TransactionBatch], Deduplicated]):
     def __init__(
         self,
         window: int = 30 * DAY,
-        shards: int = 8,
+        shards: int = 2,
         ordering: Ordering = "event_time",
         allowed_lateness: int = HOUR,
         batch_rows: int = 16_384,

@@ -176,7 +176,7 @@ class EnrichTransactions(beam.PTransform[PCollection[TransactionBatch], Enriched
     def __init__(
         self,
         feature_set: FeatureSet,
-        shards: int = 8,
+        shards: int = 2,
         ordering: Ordering = "event_time",
         allowed_lateness: int = HOUR,
         labels: PCollection[TransactionBatch] | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -12,6 +12,7 @@ from runners.flink.versions import DEFAULT_FLINK
 from transforms.errors import UserError
 
 DEFAULT_MASTER, DEFAULT_POOL = "localhost:8081", "localhost:50000"
+DEFAULT_SHARDS = 2
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,18 @@ PRESET = (
     Setting(
         "beam",
         "max_bundle_time_mills",
-        20,
+        40,
         "results leave when a bundle ends, in Beam after a second; stages look twice in that time, which costs",
         "stream",
     ),
-    Setting("beam", "max_bundle_size", 100_000, "an element is a batch already: time ends bundles, not their number"),
+    Setting(
+        "beam",
+        "max_bundle_size",
+        DEFAULT_SHARDS,
+        "pipeline.shards: a bundle ends once each subtask before has sent the pieces of a batch, without a clock",
+        "stream",
+    ),
+    Setting("beam", "max_bundle_size", 100_000, "of input that ends nobody waits for the first results", "batch"),
     Setting("beam", "checkpointing_interval", 10_000, "what a failure repeats, at most; off in Beam", "stream"),
     Setting("beam", "checkpointing_mode", "EXACTLY_ONCE", "state that counts every transaction once", "stream"),
     Setting("beam", "checkpoint_timeout_millis", 300_000, "five minutes, for a restored state of gigabytes", "stream"),
@@ -112,13 +120,14 @@ PRESET = (
 )
 
 
-def preset_arguments(bounded: bool) -> list[str]:
+def preset_arguments(bounded: bool, shards: int = DEFAULT_SHARDS) -> list[str]:
     """The preset's Beam flags, to stand before the user's: of a flag that is given twice, Beam takes the second.
 
     Args:
         bounded: whether the sources end.
+        shards: keys of the stages that remember.
     """
-    return [f"--{setting.name}={setting.value}" for setting in _of("beam", bounded)]
+    return [f"--{setting.name}={setting.value}" for setting in _of("beam", bounded, shards)]
 
 
 def flink_configuration(options: PipelineOptions, bounded: bool) -> dict[str, str]:
@@ -136,21 +145,23 @@ def flink_configuration(options: PipelineOptions, bounded: bool) -> dict[str, st
     return found
 
 
-def explain_preset(options: PipelineOptions, bounded: bool) -> list[tuple[str, str, str]]:
+def explain_preset(options: PipelineOptions, bounded: bool, shards: int = DEFAULT_SHARDS) -> list[tuple[str, str, str]]:
     """Every setting of the preset: name, the value it has, and why.
 
     Args:
         options: with the preset applied.
         bounded: whether the sources end.
+        shards: keys of the stages that remember.
     """
     flags, configuration = options.get_all_options(), flink_configuration(options, bounded)
     rows = []
-    for setting in (*_of("beam", bounded), *_of("flink", bounded)):
+    for setting in (*_of("beam", bounded, shards), *_of("flink", bounded)):
         value = flags[setting.name] if setting.kind == "beam" else configuration.pop(setting.name)
         reason = setting.reason if str(value) == str(setting.value) else f"given; the preset has {setting.value}"
         rows.append((f"--{setting.name}" if setting.kind == "beam" else setting.name, str(value), reason))
     return [*rows, *((key, value, "given") for key, value in configuration.items())]
 
 
-def _of(kind: str, bounded: bool) -> list[Setting]:
-    return [each for each in PRESET if each.kind == kind and each.mode in ("both", "batch" if bounded else "stream")]
+def _of(kind: str, bounded: bool, shards: int = DEFAULT_SHARDS) -> list[Setting]:
+    found = [each for each in PRESET if each.kind == kind and each.mode in ("both", "batch" if bounded else "stream")]
+    return [replace(e, value=shards) if e.name == "max_bundle_size" and not bounded else e for e in found]

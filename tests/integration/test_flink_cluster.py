@@ -51,7 +51,21 @@ def test_more_slots_than_there_are_is_refused_before_anything_is_touched(
     flink: FlinkCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With how many there are, and what can be done."""
-    assert main(["--source", SOURCE, "--output", str(tmp_path / "o"), *flink.flags, "--parallelism=64"]) == 2
+    assert (
+        main(
+            [
+                "--source",
+                SOURCE,
+                "--output",
+                str(tmp_path / "o"),
+                *flink.flags,
+                "--parallelism=64",
+                "--set",
+                "pipeline.shards=64",
+            ]
+        )
+        == 2
+    )
     assert "of 2 slots of the cluster" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
 

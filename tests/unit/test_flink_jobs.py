@@ -159,7 +159,8 @@ def job_server(tmp_path: Path) -> Path:
 
 
 def packaged(job_server: Path, jar: Path, *flags: str) -> None:
-    options = pipeline_options("FlinkRunner", [f"--flink_job_server_jar={job_server}", *flags], bounded=False)
+    own = f"--flink_job_server_jar={job_server}"
+    options = pipeline_options("FlinkRunner", [own, *flags], bounded=False, shards=4)
     pipeline = beam.Pipeline(options=options)
     _ = pipeline | beam.Create([1]) | "Double" >> beam.Map(lambda x: 2 * x)
     package(pipeline, jar)

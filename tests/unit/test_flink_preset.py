@@ -40,8 +40,8 @@ def test_every_flag_of_the_preset_can_be_overridden(setting: object) -> None:
     name, value = setting.name, setting.value  # type: ignore[attr-defined]  # parametrize passes it as an object
     bounded = setting.mode == "batch"  # type: ignore[attr-defined]  # likewise
     other = {bool: "false", int: str(int(value) + 1) if isinstance(value, int) else ""}.get(type(value), "1.19")
-    options = pipeline_options("FlinkRunner", [f"--{name}={other}"], bounded=bounded)
-    found = {row[0]: row for row in explain_preset(options, bounded)}[f"--{name}"]
+    options = pipeline_options("FlinkRunner", [f"--{name}={other}"], bounded=bounded, shards=3)
+    found = {row[0]: row for row in explain_preset(options, bounded, shards=2)}[f"--{name}"]
     assert found[1].lower() == other
     assert found[2] == f"given; the preset has {value}"
 
@@ -74,7 +74,8 @@ def test_every_setting_has_a_reason_of_its_own() -> None:
 
 def test_the_explanation_is_a_table_of_what_holds() -> None:
     """Name, value and reason stand in columns, for every runner."""
-    lines = explanation(pipeline_options("FlinkRunner", ["--parallelism=7"], bounded=False), bounded=False).splitlines()
+    options = pipeline_options("FlinkRunner", ["--parallelism=7"], bounded=False, shards=8)
+    lines = explanation(options, bounded=False, shards=8).splitlines()
     (parallelism,) = [line.split(None, 2) for line in lines if line.startswith("--parallelism")]
     assert parallelism == ["--parallelism", "7", "given; the preset has 2"]
     assert explanation(pipeline_options("DirectRunner", [], bounded=True), bounded=True).startswith("--runner")
@@ -95,3 +96,17 @@ def test_a_misspelt_flag_is_refused(flag: str) -> None:
     """As everywhere on the command line."""
     with pytest.raises(UserError):
         parse_command_line(["--runner=flink", flag])
+
+
+def test_a_bundle_has_as_many_pieces_as_there_are_shards() -> None:
+    """Of a stream; the explanation does not take that for something the user gave."""
+    options = pipeline_options("FlinkRunner", [], bounded=False, shards=6)
+    rows = {name: (value, reason) for name, value, reason in explain_preset(options, bounded=False, shards=6)}
+    assert rows["--max_bundle_size"][0] == "6"
+    assert rows["--max_bundle_size"][1].startswith("pipeline.shards")
+
+
+def test_more_subtasks_than_shards_are_refused() -> None:
+    """With what to set, and that it stays."""
+    with pytest.raises(UserError, match=r"--parallelism=8 is more than pipeline.shards = 2.*pipeline.shards=8"):
+        pipeline_options("FlinkRunner", ["--parallelism=8"], bounded=False, shards=2)

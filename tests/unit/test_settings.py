@@ -60,7 +60,7 @@ def test_a_flag_goes_before_set_before_file(tmp_path: Path, layers: tuple[str, .
     settings, origins = settings_and_origins(config, sets, {"source": "flag.csv" if "flag" in layers else None})
     assert settings.input.source == source
     assert origins["input.source"].endswith(origin)
-    assert settings.pipeline.shards == (3 if config else 8)  # what the file alone says is kept
+    assert settings.pipeline.shards == (3 if config else 2)  # what the file alone says is kept
 
 
 @pytest.mark.parametrize("flag", FLAGS)
