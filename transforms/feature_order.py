@@ -89,7 +89,7 @@ def _windowed_place(feature: Feature, stage: int, needed: Sequence[str], places:
         if places[name].stage > stage:
             raise UserError(
                 f"feature {feature.name} looks at {name}, but the history of {feature.entity} is taken before that is "
-                "known: entities are taken in the order they are first declared. Declare a feature of the other one first"
+                "known: entities are taken in the order they are first declared. Declare a feature of the other first"
             )
         if places[name].stage == stage:
             layer = max(layer, places[name].layer + 1)

@@ -23,8 +23,8 @@ COUNT, SUM, MEAN, MIN, MAX, DISTINCT, TIME_SINCE_LAST, RISK, KNOWN_FRAUDS, TIME_
 DONE, NEED_ENTRIES, NEED_SLOTS, LATE_ROW, LABEL_DUE = range(5)
 SMALLEST_RING = 4
 
-# The columns of a slot: these, then for each range LOW, HIGH, FRAUDS, NEWEST_FRAUD and a sum for each value column, then
-# for each extreme the front and back of its queue, then for each distinct count how many values there are now.
+# The columns of a slot: these, then for each range LOW, HIGH, FRAUDS, NEWEST_FRAUD and a sum for each value column,
+# then for each extreme the front and back of its queue, then for each distinct count how many values there are now.
 ENTITY, START, CAPACITY, FIRST, END, NEWEST = range(6)
 HEAD = 6
 # NEWEST_FRAUD is the time of the newest fraud in the range; it means something only where FRAUDS is not 0.
