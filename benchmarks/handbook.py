@@ -147,7 +147,7 @@ def _scenarios(table: pa.Table, data: str) -> NDArray[np.int64] | None:
     told = pq.read_table(data, columns=["TRANSACTION_ID", "TX_FRAUD_SCENARIO"])
     by_id = np.zeros(pc.max(told["TRANSACTION_ID"]).as_py() + 1, dtype=np.int64)
     by_id[told["TRANSACTION_ID"].to_numpy()] = told["TX_FRAUD_SCENARIO"].to_numpy()
-    return by_id[table["transaction_id"].cast(pa.int64()).to_numpy()]
+    return np.asarray(by_id[table["transaction_id"].cast(pa.int64()).to_numpy()])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.handbook import PUBLISHED, SETTINGS, handbook_parts, main
+from benchmarks.prequential import TEST_WEEKS, Result, entries, fold, knowable, line
 from pipelines.training.dataset import LabelledRows
 from transforms.durations import DAY
 from transforms.errors import UserError
@@ -62,3 +63,44 @@ def test_a_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """A file that is not there ends with one line and exit code 2."""
     assert main(["--data", "/nowhere/handbook.parquet"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_more_days_of_training_end_where_seven_do() -> None:
+    """A longer training period reaches further back; the test transactions are the same."""
+    rows = _rows(0.05)
+    train, test = fold(rows, "2018-07-25", 7)
+    longer, same = fold(rows, "2018-07-25", 17)
+    assert test.ids.to_pylist() == same.ids.to_pylist()
+    assert longer.event_time.max() == train.event_time.max()
+    assert longer.event_time.min() == rows.event_time.min() < TRAIN_FROM
+
+
+def test_what_can_be_known_is_what_was_known_a_week_before() -> None:
+    """A fraud at a compromised terminal is told by another one there from 7 to 28 days before it, and by no other."""
+    for before, told in ((8, True), (6, False), (29, False)):
+        found = []
+        for week in TEST_WEEKS:
+            start = int(datetime.fromisoformat(week).replace(tzinfo=UTC).timestamp()) * 1_000_000 + 15 * DAY
+            found += [(start - before * DAY, 1, 2, 1), (start, 1, 2, 2), (start + 1, 0, 0, 3), (start + 2, 0, 0, 4)]
+        # Each week's terminal is its own, and so are its cards: none is known to be compromised.
+        time, labels, scenarios, cards = (np.array(column) for column in zip(*found, strict=True))
+        week_of = np.arange(len(found)) // 4
+        order = np.argsort(time, kind="stable")
+        rows = LabelledRows(
+            ids=pa.chunked_array([pa.array([str(at) for at in order])]),
+            event_time=time[order],
+            amounts=np.ones(len(time), np.int64),
+            cards=(cards + 10 * week_of)[order],
+            labels=labels.astype(np.int8)[order],
+            matrix=np.zeros((len(time), 1)),
+        )
+        results = knowable(rows, week_of[order], scenarios[order])
+        assert all((result.auc == 1.0) == told for result in results), before
+
+
+def test_the_table_has_the_published_models_and_our_own() -> None:
+    """A row for each, with mean and spread over the weeks; what is fitted is named."""
+    table = entries(SETTINGS)
+    assert {entry.kind for entry in table} == {"logistic", "forest", "xgboost", "average"}
+    printed = line("made", "small", "7", [Result(0.8, 0.5, 0.25), Result(0.9, 0.7, 0.35)])
+    assert printed.split() == ["made", "small", "7", ".850", "±", ".071", ".600", "±", ".141", ".300", "±", ".071"]
