@@ -125,7 +125,12 @@ def measure(
         yield entry, results
 
 
-def knowable(rows: LabelledRows, terminals: NDArray[np.int64], scenarios: NDArray[np.int64]) -> list[Result]:
+def knowable(
+    rows: LabelledRows,
+    terminals: NDArray[np.int64],
+    scenarios: NDArray[np.int64],
+    weeks: Sequence[str] = TEST_WEEKS,
+) -> list[Result]:
     """What a scorer reaches that is told all that can be known when a transaction is scored, and no more.
 
     It knows every fraud but those at a compromised terminal of which no fraud is known yet: nothing sets the first
@@ -135,6 +140,7 @@ def knowable(rows: LabelledRows, terminals: NDArray[np.int64], scenarios: NDArra
         rows: all transactions.
         terminals: a number for each row's terminal.
         scenarios: how each row's fraud was simulated, 0 for no fraud; 2 is a compromised terminal.
+        weeks: the folds.
     """
     told = (scenarios == 1) | (scenarios == 3)
     # One rising axis: a terminal's days, then, further apart than any window, the next one's.
@@ -145,7 +151,7 @@ def knowable(rows: LabelledRows, terminals: NDArray[np.int64], scenarios: NDArra
     since = np.searchsorted(frauds, place - 28 * DAY, side="right")
     told |= (scenarios == 2) & (until > since)
     results = []
-    for week in TEST_WEEKS:
+    for week in weeks:
         start = instant(week)
         known = known_compromised(rows.event_time, rows.cards, rows.labels, start, DELAY)
         part = within(rows.event_time, start + 14 * DAY, start + 21 * DAY) & ~known
