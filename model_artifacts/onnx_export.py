@@ -4,6 +4,7 @@ Every graph takes `features`, double of shape (rows, features), and answers with
 
 - linear models: `log_odds`, summed in double precision, feature by feature;
 - boosted trees: `log_odds`, the sum of the leaves in single precision, as XGBoost itself adds them;
+- averages of boosted trees: `log_odds`, the mean of theirs, in double precision;
 - forests: `probability`, the mean of the leaves.
 
 Trees compare in single precision, as they were fitted, so every row takes the branch it took there.
@@ -86,26 +87,41 @@ def trees_to_onnx(
         holds: the comparison of feature and threshold that leads to the left child.
         base: added to the sum.
     """
-    ensemble = helper.make_node(
-        "TreeEnsembleRegressor",
-        ["single"],
-        ["sum"],
-        name="trees",
-        domain="ai.onnx.ml",
-        n_targets=1,
-        aggregate_function="SUM",
-        post_transform="NONE",
-        base_values=[base],
-        **_nodes(trees, "BRANCH_LT" if holds == "<" else "BRANCH_LEQ"),
-        **_leaves(trees),
-    )
     nodes = [
         helper.make_node("Cast", ["features"], ["single"], name="to_single", to=onnx.TensorProto.FLOAT),
-        ensemble,
+        _ensemble("trees", "sum", trees, holds, base),
         helper.make_node("Cast", ["sum"], ["column"], name="to_double", to=onnx.TensorProto.DOUBLE),
         helper.make_node("Reshape", ["column", "flat"], [output], name="flatten"),
     ]
     return _model(nodes, {"flat": np.array([-1], dtype=np.int64)}, width, output)
+
+
+def average_to_onnx(members: Sequence[tuple[Sequence[Tree], float]], width: int) -> bytes:
+    """The graph of the mean of several boosters' log-odds.
+
+    Each member's leaves are summed as it sums them alone; the mean of the sums is taken in double precision.
+
+    Args:
+        members: each one's trees, as `xgboost_trees` gives them, and the log-odds it starts from.
+        width: the number of features.
+    """
+    nodes = [helper.make_node("Cast", ["features"], ["single"], name="to_single", to=onnx.TensorProto.FLOAT)]
+    for at, (trees, base) in enumerate(members):
+        nodes.append(_ensemble(f"trees_{at}", f"sum_{at}", trees, "<", base))
+        cast = helper.make_node(
+            "Cast", [f"sum_{at}"], [f"column_{at}"], name=f"to_double_{at}", to=onnx.TensorProto.DOUBLE
+        )
+        nodes.append(cast)
+    nodes += [
+        helper.make_node("Sum", [f"column_{at}" for at in range(len(members))], ["total"], name="add"),
+        helper.make_node("Div", ["total", "members"], ["column"], name="mean"),
+        helper.make_node("Reshape", ["column", "flat"], ["log_odds"], name="flatten"),
+    ]
+    constants: dict[str, NDArray[Any]] = {
+        "members": np.array([[len(members)]], dtype=np.float64),
+        "flat": np.array([-1], dtype=np.int64),
+    }
+    return _model(nodes, constants, width, "log_odds")
 
 
 def forest_trees(forest: RandomForestClassifier) -> list[Tree]:
@@ -148,6 +164,23 @@ def xgboost_trees(booster: Booster) -> tuple[list[Tree], float]:
     # A plain number up to XGBoost 3.0, a list with one entry for each target since.
     prior = float(str(learner["learner_model_param"]["base_score"]).strip("[]"))
     return trees, float(np.log(prior / (1.0 - prior)))
+
+
+def _ensemble(name: str, output: str, trees: Sequence[Tree], holds: Literal["<", "<="], base: float) -> onnx.NodeProto:
+    """The node that adds what the trees answer for `single` to `base`."""
+    return helper.make_node(
+        "TreeEnsembleRegressor",
+        ["single"],
+        [output],
+        name=name,
+        domain="ai.onnx.ml",
+        n_targets=1,
+        aggregate_function="SUM",
+        post_transform="NONE",
+        base_values=[base],
+        **_nodes(trees, "BRANCH_LT" if holds == "<" else "BRANCH_LEQ"),
+        **_leaves(trees),
+    )
 
 
 def _round_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -15,10 +15,11 @@ from apache_beam.pvalue import PCollection
 
 from transforms.batch import TransactionBatch
 from transforms.dead_letters import DeadLetter
+from transforms.derive import add_derived
 from transforms.durations import DAY, HOUR
-from transforms.features import Feature, FeatureSet
+from transforms.features import DERIVED_KINDS, LABEL_KINDS, Feature, FeatureSet
 from transforms.hashing import stable_hash
-from transforms.history import EntityHistory, log_of, log_of_labels, value_column
+from transforms.history import LOG_HEAD, EntityHistory, log_of, log_of_labels, value_column
 from transforms.history_kernels import Rows
 from transforms.history_late import Labels
 from transforms.join import JoinBatches
@@ -42,8 +43,9 @@ def add_row_features(batch: TransactionBatch, feature_set: FeatureSet) -> Transa
         >>> [enriched.rows.column(name)[0].as_py() for name in ("amount", "weekend", "night")]
         [57.16, 1.0, 1.0]
     """
-    own = [feature for feature in feature_set.features if not feature.entity]
-    return batch.with_columns({f.name: pa.array(_row_feature(batch, f, feature_set.minor_digits)) for f in own})
+    own = [f for f in feature_set.of_row if f.kind not in DERIVED_KINDS]
+    batch = batch.with_columns({f.name: pa.array(_row_feature(batch, f, feature_set.minor_digits)) for f in own})
+    return add_derived(batch, (f for f in feature_set.of_row if f.kind in DERIVED_KINDS))
 
 
 def _row_feature(batch: TransactionBatch, feature: Feature, minor_digits: int) -> Array:
@@ -75,52 +77,73 @@ class EntityEngine:
     def __init__(self, feature_set: FeatureSet, entity: str, lateness: int, inline_labels: bool) -> None:
         self.entity = entity
         self.inline_labels = inline_labels
-        self.history = EntityHistory(feature_set.of_entity(entity), feature_set.minor_digits, lateness)
+        self.layers = feature_set.layers(entity)
+        longest = [max(f.window + f.delay for f in layer.windowed) for layer in self.layers]
+        # All keep a row for the same time, so that what one holds the others hold too, in the same order.
+        self.histories = tuple(
+            EntityHistory(layer.windowed, feature_set.minor_digits, lateness + max(longest) - own)
+            for layer, own in zip(self.layers, longest, strict=True)
+        )
+
+    @property
+    def history(self) -> EntityHistory:
+        """The history of the first layer; most feature sets need no other."""
+        return self.histories[0]
 
     def take(self, transactions: TransactionBatch | None, labels: TransactionBatch | None) -> Taken:
         """Add the entity's features to the transactions, learning the labels that arrive among them."""
-        history = self.history
-        unknown_before = history.unknown_labels
+        unknown_before = self.history.unknown_labels
         known = self._labels(labels) if labels is not None else None
-        log = [log_of_labels(known, len(history.columns))] if known is not None else []
+        log = [log_of_labels(known, sum(len(h.columns) for h in self.histories))] if known is not None else []
         if transactions is None:
-            history.observe(self._no_rows(), known)
-            return Taken(log=log, unknown_labels=history.unknown_labels - unknown_before)
+            for history in self.histories:
+                history.observe(self._no_rows(history), known)
+            return Taken(log=log, unknown_labels=self.history.unknown_labels - unknown_before)
+        batch, values = transactions, []
         rows = self._rows(transactions)
-        features, late = history.observe(rows, known)
-        by_feature = np.ascontiguousarray(features.T)
-        columns = {f.name: pa.array(values) for f, values in zip(history.features, by_feature, strict=True)}
+        for history, layer in zip(self.histories, self.layers, strict=True):
+            rows = rows._replace(values=_values(history, batch))
+            values.append(rows.values)
+            features, late = history.observe(rows, known)
+            by_feature = np.ascontiguousarray(features.T)
+            columns = {f.name: pa.array(each) for f, each in zip(history.features, by_feature, strict=True)}
+            batch = add_derived(batch.with_columns(columns), layer.derived)
         if late.any():
-            columns["late"] = pa.array(late | transactions.numpy("late"))
-        unknown = history.unknown_labels - unknown_before
-        return Taken(transactions.with_columns(columns), log=[log_of(rows), *log], unknown_labels=unknown)
+            batch = batch.with_columns({"late": pa.array(late | transactions.numpy("late"))})
+        unknown = self.history.unknown_labels - unknown_before
+        kept = rows if len(values) == 1 else rows._replace(values=np.hstack(values))
+        return Taken(batch, log=[log_of(kept), *log], unknown_labels=unknown)
 
     def snapshot(self, now: int) -> Array:
-        """See `EntityHistory.snapshot`."""
-        return self.history.snapshot(now)
+        """See `EntityHistory.snapshot`; the values of later layers follow those of the first."""
+        first, *later = [history.snapshot(now) for history in self.histories]
+        return np.vstack([first, *(matrix[LOG_HEAD:] for matrix in later)]) if later else first
 
     def restore(self, log: Iterable[Array]) -> None:
         """See `EntityHistory.restore`."""
-        self.history.restore(log)
+        if len(self.histories) == 1:
+            self.history.restore(log)
+            return
+        for matrix in log:
+            start = LOG_HEAD
+            for history in self.histories:
+                end = start + len(history.columns)
+                history.restore([np.vstack([matrix[:LOG_HEAD], matrix[start:end]])])
+                start = end
 
     def _rows(self, batch: TransactionBatch) -> Rows:
-        columns = [
-            value_column(name, batch.rows.column("amount_minor" if name == "amount" else name))
-            for name in self.history.columns
-        ]
-        values = np.column_stack(columns) if columns else np.empty((len(batch), 0), dtype=np.int64)
         fraud = _known_frauds(batch) if self.inline_labels else np.zeros(len(batch), dtype=np.int8)
         return Rows(
             stable_hash(batch.rows.column(self.entity)),
             batch.numpy("event_time"),
-            values,
+            np.empty((len(batch), 0), dtype=np.int64),
             fraud,
             stable_hash(batch.rows.column("transaction_id")),
         )
 
-    def _no_rows(self) -> Rows:
+    def _no_rows(self, history: EntityHistory) -> Rows:
         none = np.empty(0, dtype=np.int64)
-        values = np.empty((0, len(self.history.columns)), dtype=np.int64)
+        values = np.empty((0, len(history.columns)), dtype=np.int64)
         return Rows(none.view(np.uint64), none, values, none.astype(np.int8), none.view(np.uint64))
 
     def _labels(self, labels: TransactionBatch) -> Labels:
@@ -131,6 +154,14 @@ class EntityEngine:
             stable_hash(labels.rows.column("transaction_id")),
             _known_frauds(labels),
         )
+
+
+def _values(history: EntityHistory, batch: TransactionBatch) -> Array:
+    """The columns a history aggregates, as it keeps them: int64[n, columns]."""
+    columns = [
+        value_column(name, batch.rows.column("amount_minor" if name == "amount" else name)) for name in history.columns
+    ]
+    return np.column_stack(columns) if columns else np.empty((len(batch), 0), dtype=np.int64)
 
 
 def _known_frauds(batch: TransactionBatch) -> np.ndarray[Any, np.dtype[np.int8]]:
@@ -204,7 +235,7 @@ class EnrichTransactions(beam.PTransform[PCollection[TransactionBatch], Enriched
 
     def _keyed(self, batches: PCollection[TransactionBatch], entity: str) -> Any:
         keyed = batches | f"ShardBy[{entity}]" >> ShardBy(entity, self.shards)
-        if self.labels is None or not any(f.kind == "risk" for f in self.feature_set.of_entity(entity)):
+        if self.labels is None or not any(f.kind in LABEL_KINDS for f in self.feature_set.of_entity(entity)):
             return keyed
         labels = self.labels | f"ShardLabelsBy[{entity}]" >> ShardBy(entity, self.shards)
         return (keyed, labels) | f"WithLabels[{entity}]" >> beam.Flatten()

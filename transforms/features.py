@@ -10,20 +10,32 @@ A declaration says what to compute, for which entity, over which windows:
 
 declares `customer_amount_mean_1d`, `..._7d` and `..._30d`. A window of length w is (t-w, t] on event
 time and includes the transaction itself; with a delay d it is (t-d-w, t-d].
+
+A feature may be made of features declared above it:
+
+    [[features]]
+    kind = "ratio"
+    name = "amount_to_usual"
+    column = "amount"
+    by = "customer_amount_mean_30d"
+
+`feature_order.py` says what may be built upon what.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 from transforms.durations import format_duration, parse_duration
 from transforms.errors import UserError, did_you_mean
+from transforms.feature_order import Layer, layers_of, places_of
 
 SHIPPED = Path(__file__).parent / "feature_sets"
 
@@ -31,9 +43,16 @@ SHIPPED = Path(__file__).parent / "feature_sets"
 SEMANTICS_VERSION = 1
 
 RowKind = Literal["amount", "weekend", "night", "number", "category"]
-WindowKind = Literal["count", "sum", "mean", "min", "max", "distinct", "time_since_last", "risk"]
-WINDOW_KINDS: tuple[WindowKind, ...] = ("count", "sum", "mean", "min", "max", "distinct", "time_since_last", "risk")
-_WITH_COLUMN = ("sum", "mean", "min", "max", "distinct", "number", "category")
+DerivedKind = Literal["ratio", "above"]
+WindowKind = Literal[
+    "count", "sum", "mean", "min", "max", "distinct", "time_since_last", "risk", "known_frauds", "time_since_fraud"
+]
+DERIVED_KINDS: tuple[DerivedKind, ...] = get_args(DerivedKind)
+WINDOW_KINDS: tuple[WindowKind, ...] = get_args(WindowKind)
+#: Kinds that look at labels: they need a delay no shorter than the labels'.
+LABEL_KINDS: tuple[WindowKind, ...] = ("risk", "known_frauds", "time_since_fraud")
+_WITH_COLUMN = ("sum", "mean", "min", "max", "distinct", "number", "category", *DERIVED_KINDS)
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,10 +60,12 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: the column's name.
-        kind: what is computed; `risk` is the share of known frauds, 0 for an empty window;
-            `time_since_last` is in seconds, at most the window's length, which also stands for "never".
+        kind: what is computed; `risk` is the share of known frauds, 0 for an empty window, and `known_frauds`
+            their number; `time_since_last` is in seconds, at most the window's length, which also stands for
+            "never"; `time_since_fraud` is the time since the newest known fraud, in seconds, at most window and
+            delay together, which also stand for "none".
         entity: the column whose values have a history each; None for features of the row alone.
-        column: what is aggregated: `amount`, or a column of the schema.
+        column: what is aggregated: `amount`, a column of the schema, or a feature declared above this one.
         window: the window's length in microseconds.
         delay: how far before the transaction the window ends, in microseconds.
         last_hour: for `night`: hours 0 up to and including this one (UTC) count as night.
@@ -52,7 +73,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    kind: RowKind | WindowKind
+    kind: RowKind | DerivedKind | WindowKind
     entity: str | None = None
     column: str | None = None
     window: int = 0
@@ -60,17 +81,44 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     last_hour: int = 6
     value: str | None = None
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns or features it is made of, for a windowed or derived feature."""
+        return (self.column,) if self.entity and self.column else ()
+
+
+class DerivedFeature(Feature, frozen=True, kw_only=True):
+    """A feature of a row made of other features of it.
+
+    A struct of its own, so that what it adds is no part of the other features' fingerprints.
+
+    Attributes:
+        by: for `ratio`: the feature that `column` is divided by; 0 where that is not above 0.
+        threshold: for `above`: 1 where `column` exceeds it, else 0.
+    """
+
+    by: str | None = None
+    threshold: float = 0.0
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The features it is made of."""
+        return tuple(name for name in (self.column, self.by) if name)
+
 
 class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One `[[features]]` entry: a `Feature` for each of its windows or values."""
 
-    kind: RowKind | WindowKind
+    kind: RowKind | DerivedKind | WindowKind
+    name: str | None = None
     entity: str | None = None
     column: str | None = None
     windows: tuple[str, ...] = ()
     delay: str = "0"
     last_hour: int = 6
     values: tuple[str, ...] = ()
+    by: str | None = None
+    threshold: float | None = None
 
     def expand(self) -> tuple[Feature, ...]:
         """The features this entry declares, in the order of its windows or values.
@@ -87,6 +135,13 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             return tuple(
                 Feature(name=f"{self.column}_is_{_slug(value)}", kind="category", column=self.column, value=value)
                 for value in self.values
+            )
+        if self.kind in DERIVED_KINDS:
+            threshold = self.threshold or 0.0
+            return (
+                DerivedFeature(
+                    name=str(self.name), kind=self.kind, column=self.column, by=self.by, threshold=threshold
+                ),
             )
         return tuple(self._windowed(window) for window in self.windows)
 
@@ -113,18 +168,24 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             raise UserError(f"feature of kind {self.kind} of {self.entity}: windows is missing, such as ['1d', '7d']")
         if not windowed and (self.entity or self.windows or self.delay != "0"):
             raise UserError(f"feature of kind {self.kind} looks at one row: it takes no entity, windows or delay")
-        if (self.kind in _WITH_COLUMN) != bool(self.column):
-            takes = "needs" if self.kind in _WITH_COLUMN else "takes no"
-            raise UserError(f"feature of kind {self.kind} {takes} column; found {self.column!r}")
-        if (self.kind == "category") != bool(self.values):
-            takes = "needs" if self.kind == "category" else "takes no"
-            raise UserError(f"feature of kind {self.kind} {takes} values; found {list(self.values)!r}")
+        self._check_has("column", self.column, self.kind in _WITH_COLUMN)
+        self._check_has("values", list(self.values), self.kind == "category")
+        self._check_has("name", self.name, self.kind in DERIVED_KINDS)
+        self._check_has("by", self.by, self.kind == "ratio")
+        self._check_has("threshold", self.threshold, self.kind == "above")
+        if self.name and not _NAME.fullmatch(self.name):
+            raise UserError(f"feature name {self.name!r}: use small letters, digits and '_', such as 'amount_to_usual'")
         if any(parse_duration(window) <= 0 for window in self.windows):
             raise UserError(f"feature of kind {self.kind} of {self.entity}: a window must be longer than 0")
         if self.kind == "time_since_last" and self.delay != "0":
             raise UserError("feature of kind time_since_last takes no delay")
         if not 0 <= self.last_hour <= 23:
             raise UserError(f"feature of kind night: last_hour must be 0 to 23; found {self.last_hour}")
+
+    def _check_has(self, name: str, found: object, needed: bool) -> None:
+        if needed != (found is not None and found != []):
+            takes = "needs" if needed else "takes no"
+            raise UserError(f"feature of kind {self.kind} {takes} {name}; found {found!r}")
 
 
 class FeatureSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
@@ -163,10 +224,21 @@ class FeatureSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         """The windowed features of one entity, in order."""
         return tuple(feature for feature in self.features if feature.entity == entity)
 
+    def layers(self, entity: str) -> tuple[Layer, ...]:
+        """What the stage of one entity computes, step by step."""
+        return layers_of(self.features, entity)
+
+    @cached_property
+    def of_row(self) -> tuple[Feature, ...]:
+        """The features that need no history, in order."""
+        places = places_of(self.features)
+        return tuple(feature for feature in self.features if places[feature.name].stage == 0)
+
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns a batch must have: entities and aggregated columns, `amount` aside."""
-        used = [name for f in self.features for name in (f.entity, f.column) if name and name != "amount"]
+        """The columns a batch must have: entities and aggregated columns, but for `amount` and features."""
+        made = {"amount", *(f.name for f in self.features if f.kind != "number")}
+        used = [name for f in self.features for name in (f.entity, f.column) if name and name not in made]
         return tuple(dict.fromkeys(used))
 
     @cached_property
@@ -202,7 +274,7 @@ def load_feature_set(name_or_file: str) -> FeatureSet:
 
 
 def check_feature_set(feature_set: FeatureSet) -> None:
-    """Refuse a set with no features, or with two of one name.
+    """Refuse a set with no features, with two of one name, or with one made of what is not there yet.
 
     Raises:
         UserError: names the feature.
@@ -213,6 +285,7 @@ def check_feature_set(feature_set: FeatureSet) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"feature set {feature_set.name} declares {', '.join(twice)} more than once")
+    places_of(feature_set.features)
 
 
 def check_label_delay(feature_set: FeatureSet, label_delay: int) -> None:
@@ -223,10 +296,10 @@ def check_label_delay(feature_set: FeatureSet, label_delay: int) -> None:
         label_delay: how long after a transaction its label becomes known, in microseconds.
 
     Raises:
-        UserError: a `risk` feature's delay is shorter than that.
+        UserError: the delay of a feature of `LABEL_KINDS` is shorter than that.
     """
     for feature in feature_set.features:
-        if feature.kind == "risk" and feature.delay < label_delay:
+        if feature.kind in LABEL_KINDS and feature.delay < label_delay:
             raise UserError(
                 f"feature {feature.name} sees labels {format_duration(feature.delay)} after the transaction, but "
                 f"labels are known only after {format_duration(label_delay)} (labels.delay): in production the "
@@ -251,6 +324,10 @@ def describe(feature: Feature) -> str:
         return f"value of {feature.column}"
     if feature.kind == "category":
         return f"whether {feature.column} is {feature.value!r}"
+    if isinstance(feature, DerivedFeature):
+        if feature.kind == "ratio":
+            return f"{feature.column} as a multiple of {feature.by}"
+        return f"whether {feature.column} is above {feature.threshold:g}"
     who = str(feature.entity).removesuffix("_id").replace("_", " ")
     what = _WINDOW_WORDS[feature.kind].format(column=feature.column)
     within = f"within {format_duration(feature.window)}"
@@ -268,4 +345,6 @@ _WINDOW_WORDS = {
     "distinct": "different values of {column}",
     "time_since_last": "seconds since the last transaction",
     "risk": "share of known frauds",
+    "known_frauds": "known frauds",
+    "time_since_fraud": "seconds since the newest known fraud",
 }

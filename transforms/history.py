@@ -31,10 +31,14 @@ _CODES = {
     "distinct": kernels.DISTINCT,
     "time_since_last": kernels.TIME_SINCE_LAST,
     "risk": kernels.RISK,
+    "known_frauds": kernels.KNOWN_FRAUDS,
+    "time_since_fraud": kernels.TIME_SINCE_FRAUD,
 }
 #: Numbers other than money are kept as whole millionths, so that sums do not depend on order.
 NUMBER_SCALE = 1_000_000
 TRANSACTION, LABEL = 0, 1
+#: A log's rows before those of the value columns: kind, entity, time, fraud, id.
+LOG_HEAD = 5
 
 #: Later than any event time.
 NEVER = 2**63 - 1
@@ -131,11 +135,11 @@ class EntityHistory:
     def restore(self, log: Iterable[Array]) -> None:
         """Take in what `snapshot` gave and `log_of` and `log_of_labels` recorded since, in that order."""
         for matrix in log:
-            kind, entity, time, fraud, ids = matrix[:5]
+            kind, entity, time, fraud, ids = matrix[:LOG_HEAD]
             rows = Rows(
                 entity.view(np.uint64),
                 time,
-                np.ascontiguousarray(matrix[5:].T),
+                np.ascontiguousarray(matrix[LOG_HEAD:].T),
                 fraud.astype(np.int8),
                 ids.view(np.uint64),
             )
@@ -202,9 +206,9 @@ def log_of_labels(labels: Labels, columns: int) -> Array:
 
 
 def _log(kind: int, entity: Array, time: Array, fraud: Array, ids: Array, values: Array) -> Array:
-    matrix = np.empty((5 + values.shape[1], len(entity)), dtype=np.int64)
+    matrix = np.empty((LOG_HEAD + values.shape[1], len(entity)), dtype=np.int64)
     matrix[0], matrix[1], matrix[2], matrix[3], matrix[4] = kind, entity.view(np.int64), time, fraud, ids.view(np.int64)
-    matrix[5:] = values.T
+    matrix[LOG_HEAD:] = values.T
     return matrix
 
 
@@ -219,7 +223,8 @@ def _make_plan(features: Sequence[Feature], columns: Sequence[str], minor_digits
             extra = distincts.index((f.window, f.delay, f.column))
         column = columns.index(f.column) if f.column else 0
         table.append((_CODES[f.kind], ranges.index((f.window, f.delay)), column, extra))
-        scales.append((10.0**minor_digits if f.column == "amount" else NUMBER_SCALE, f.window / 1e6))
+        longest = f.window + f.delay if f.kind == "time_since_fraud" else f.window
+        scales.append((10.0**minor_digits if f.column == "amount" else NUMBER_SCALE, longest / 1e6))
     retain = max(window + delay for window, delay in ranges) + lateness
     return kernels.Plan(
         ranges=np.array(ranges, dtype=np.int64),

@@ -19,15 +19,16 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-COUNT, SUM, MEAN, MIN, MAX, DISTINCT, TIME_SINCE_LAST, RISK = range(8)
+COUNT, SUM, MEAN, MIN, MAX, DISTINCT, TIME_SINCE_LAST, RISK, KNOWN_FRAUDS, TIME_SINCE_FRAUD = range(10)
 DONE, NEED_ENTRIES, NEED_SLOTS, LATE_ROW, LABEL_DUE = range(5)
 SMALLEST_RING = 4
 
-# The columns of a slot: these, then for each range LOW, HIGH, FRAUDS and a sum for each value column, then for each
-# extreme the front and back of its queue, then for each distinct count how many values there are now.
+# The columns of a slot: these, then for each range LOW, HIGH, FRAUDS, NEWEST_FRAUD and a sum for each value column,
+# then for each extreme the front and back of its queue, then for each distinct count how many values there are now.
 ENTITY, START, CAPACITY, FIRST, END, NEWEST = range(6)
 HEAD = 6
-LOW, HIGH, FRAUDS, SUMS = range(4)
+# NEWEST_FRAUD is the time of the newest fraud in the range; it means something only where FRAUDS is not 0.
+LOW, HIGH, FRAUDS, NEWEST_FRAUD, SUMS = range(5)
 # The columns of an entry: these, then its values, then a place of each extreme's queue.
 TIME, ID, FRAUD, VALUES = range(4)
 
@@ -39,7 +40,7 @@ class Plan(NamedTuple):
 
     ranges: Any  # int64[R, 2]: window and delay in microseconds
     features: Any  # int64[F, 4]: kind, range, value column (or 0), extreme or distinct count (or 0)
-    scales: Any  # float64[F, 2]: what an integer value is divided by; for TIME_SINCE_LAST the window in seconds
+    scales: Any  # float64[F, 2]: what an integer value is divided by; for times since something the longest, in seconds
     sizes: Any  # int64[2]: value columns; how long an entry can matter, in microseconds
 
 
@@ -232,7 +233,8 @@ def observe(s: Any, plan: Any, queues: Any, begin: Any, rows: Any, next_label: A
         if entity == 0:
             # A row whose entity is missing shares its history with nobody: every window is empty.
             for f in range(features.shape[0]):
-                out[row, f] = scales[f, 1] if features[f, 0] == TIME_SINCE_LAST else 0.0
+                since = features[f, 0] == TIME_SINCE_LAST or features[f, 0] == TIME_SINCE_FRAUD
+                out[row, f] = scales[f, 1] if since else 0.0
             continue
         slot = find_slot(table, slots, entity)
         if slot < 0:
@@ -254,7 +256,9 @@ def observe(s: Any, plan: Any, queues: Any, begin: Any, rows: Any, next_label: A
             until = now - ranges[r, 1]
             since = until - ranges[r, 0]
             while high < end and entries[start + (high & mask), TIME] <= until:
-                slots[slot, at_range + FRAUDS] += entries[start + (high & mask), FRAUD]
+                if entries[start + (high & mask), FRAUD]:
+                    slots[slot, at_range + FRAUDS] += 1
+                    slots[slot, at_range + NEWEST_FRAUD] = entries[start + (high & mask), TIME]
                 for c in range(columns):
                     slots[slot, at_range + SUMS + c] += entries[start + (high & mask), VALUES + c]
                 if queues is not None:
@@ -285,7 +289,9 @@ def observe(s: Any, plan: Any, queues: Any, begin: Any, rows: Any, next_label: A
         for r in range(ranges.shape[0]):
             if ranges[r, 1] == 0:
                 at_range = HEAD + r * width
-                slots[slot, at_range + FRAUDS] += rows.fraud[row]
+                if rows.fraud[row]:
+                    slots[slot, at_range + FRAUDS] += 1
+                    slots[slot, at_range + NEWEST_FRAUD] = now
                 for c in range(columns):
                     slots[slot, at_range + SUMS + c] += rows.values[row, c]
                 if queues is not None:
@@ -309,6 +315,12 @@ def observe(s: Any, plan: Any, queues: Any, begin: Any, rows: Any, next_label: A
                 value = scales[f, 1]
                 if end > first:
                     value = min(value, (now - entries[start + ((end - 1) & mask), TIME]) / 1e6)
+            elif kind == KNOWN_FRAUDS:
+                value = np.float64(slots[slot, at_range + FRAUDS])
+            elif kind == TIME_SINCE_FRAUD:
+                value = scales[f, 1]
+                if slots[slot, at_range + FRAUDS]:
+                    value = (now - slots[slot, at_range + NEWEST_FRAUD]) / 1e6
             elif queues is not None:
                 if kind == DISTINCT:
                     value = np.float64(slots[slot, first_queue + 2 * queues.extremes.shape[0] + features[f, 3]])

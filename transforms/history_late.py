@@ -21,6 +21,7 @@ from transforms.history_kernels import (
     HEAD,
     HIGH,
     ID,
+    KNOWN_FRAUDS,
     LATE_ROW,
     LOW,
     MAX,
@@ -28,11 +29,13 @@ from transforms.history_kernels import (
     MIN,
     NEED_ENTRIES,
     NEWEST,
+    NEWEST_FRAUD,
     RISK,
     START,
     SUM,
     SUMS,
     TIME,
+    TIME_SINCE_FRAUD,
     TIME_SINCE_LAST,
     VALUES,
     count_value,
@@ -129,7 +132,7 @@ def _correct_ranges(slots: Any, entries: Any, plan: Any, queues: Any, slot: Any,
         if time <= until - ranges[r, 0]:
             slots[slot, at_range + LOW] += 1
             continue
-        slots[slot, at_range + FRAUDS] += entries[at, FRAUD]
+        _count_fraud(slots, slot, at_range, time, entries[at, FRAUD])
         for c in range(columns):
             slots[slot, at_range + SUMS + c] += entries[at, VALUES + c]
         if queues is not None:
@@ -140,6 +143,28 @@ def _correct_ranges(slots: Any, entries: Any, plan: Any, queues: Any, slot: Any,
                     count_value(queues.tally, slots, slot, d, kinds, value, 1)
     if queues is not None:
         _refill_queues(slots, entries, plan, queues, slot)
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_fraud(slots: Any, slot: Any, at_range: Any, time: Any, fraud: Any) -> Any:
+    """Count a transaction of a range as a fraud, if it is one."""
+    if fraud:
+        newest = time if slots[slot, at_range + FRAUDS] == 0 else max(time, slots[slot, at_range + NEWEST_FRAUD])
+        slots[slot, at_range + FRAUDS] += 1
+        slots[slot, at_range + NEWEST_FRAUD] = newest
+
+
+@numba.njit(cache=True, nogil=True)
+def _acquit(slots: Any, entries: Any, slot: Any, at_range: Any, index: Any) -> Any:
+    """Count a transaction of a range as a fraud no more; where it was the newest, the one before it is looked for."""
+    start, mask = slots[slot, START], slots[slot, CAPACITY] - 1
+    slots[slot, at_range + FRAUDS] -= 1
+    entries[start + (index & mask), FRAUD] = 0
+    if slots[slot, at_range + FRAUDS] and slots[slot, at_range + NEWEST_FRAUD] == entries[start + (index & mask), TIME]:
+        last = slots[slot, at_range + HIGH] - 1
+        while not entries[start + (last & mask), FRAUD]:
+            last -= 1
+        slots[slot, at_range + NEWEST_FRAUD] = entries[start + (last & mask), TIME]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -180,11 +205,13 @@ def _scan(slots: Any, entries: Any, plan: Any, slot: Any, index: Any, f: Any) ->
     # Without a delay the row itself is the last: peers of the same time that came before it stand before it.
     high = index + 1 if delay == 0 else _first_after(slots, entries, slot, now - delay)
     count = high - low
-    total, frauds, best, different = np.int64(0), np.int64(0), np.int64(0), 0
+    total, frauds, newest, best, different = np.int64(0), np.int64(0), np.int64(0), np.int64(0), 0
     for inside in range(low, high):
         place = start + (inside & mask)
         frauds += entries[place, FRAUD]
-        if kind in (COUNT, RISK):
+        if entries[place, FRAUD]:
+            newest = entries[place, TIME]
+        if kind in (COUNT, RISK, KNOWN_FRAUDS, TIME_SINCE_FRAUD):
             continue
         value = entries[place, column]
         total += value
@@ -199,6 +226,10 @@ def _scan(slots: Any, entries: Any, plan: Any, slot: Any, index: Any, f: Any) ->
         return np.float64(count)
     if kind == DISTINCT:
         return np.float64(different)
+    if kind == KNOWN_FRAUDS:
+        return np.float64(frauds)
+    if kind == TIME_SINCE_FRAUD:
+        return (now - newest) / 1e6 if frauds else plan.scales[f, 1]
     if kind == SUM:
         return total / scale
     if count == 0:
@@ -229,10 +260,14 @@ def learn(s: Any, plan: Any, labels: Any, begin: Any, until: Any) -> Any:
         while index >= slots[slot, FIRST] and entries[start + (index & mask), TIME] == labels.time[label]:
             at = start + (index & mask)
             if entries[at, ID] == np.int64(labels.ids[label]):
+                was = entries[at, FRAUD]
                 for r in range(plan.ranges.shape[0]):
                     at_range = HEAD + r * width
                     if slots[slot, at_range + LOW] <= index < slots[slot, at_range + HIGH]:
-                        slots[slot, at_range + FRAUDS] += labels.fraud[label] - entries[at, FRAUD]
+                        if labels.fraud[label] and not was:
+                            _count_fraud(slots, slot, at_range, labels.time[label], 1)
+                        elif was and not labels.fraud[label]:
+                            _acquit(slots, entries, slot, at_range, index)
                 entries[at, FRAUD] = labels.fraud[label]
                 unknown -= 1
                 break

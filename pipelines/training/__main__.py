@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 from model_artifacts.artifact import refuse_foreign, save_model
-from model_artifacts.manifest import Costs
+from model_artifacts.manifest import Costs, ModelKind
 from pipelines.training.card import metrics_lines
 from pipelines.training.split import SplitRequest
 from pipelines.training.trainer import TrainedModel, TrainingRequest, train
@@ -187,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
         "--label_delay", default="7d", metavar="SPAN", help="how long until a label is known (%(default)s)"
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--model", required=True, choices=("logistic", "forest", "xgboost"), help="what to fit")
+    model.add_argument("--model", required=True, choices=get_args(ModelKind), help="what to fit")
     model.add_argument("--output", required=True, metavar="DIR", help="the model directory to write")
     model.add_argument("--name", metavar="NAME", help="the model's name (the directory's)")
     model.add_argument(

@@ -11,7 +11,12 @@ from pipelines.training.evaluate import CARDS_A_DAY, Evaluation
 from pipelines.training.fit import MOST_DIFFERENCE, FittedModel
 from pipelines.training.split import Periods, day, within
 
-_KINDS = {"logistic": "logistic regression", "forest": "random forest", "xgboost": "gradient-boosted trees"}
+_KINDS = {
+    "logistic": "logistic regression",
+    "forest": "random forest",
+    "xgboost": "gradient-boosted trees",
+    "average": "the average of several gradient-boosted trees",
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_artifacts.manifest import ModelKind
-from model_artifacts.onnx_export import forest_trees, linear_to_onnx, trees_to_onnx, xgboost_trees
+from model_artifacts.onnx_export import average_to_onnx, forest_trees, linear_to_onnx, trees_to_onnx, xgboost_trees
 from model_artifacts.onnx_graph import OnnxGraph, sigmoid
 from transforms.errors import UserError
 
@@ -37,6 +37,17 @@ RECIPES: Mapping[ModelKind, Settings] = MappingProxyType(
             "learning_rate": 0.1,
             "min_child_weight": 5,
             "tree_method": "hist",
+        },
+        # Boosters that differ in depth and in what they draw err differently. Chosen on days before those that
+        # benchmarks.prequential tests on; docs/handbook.md has what else was tried.
+        "average": {
+            "n_estimators": 200,
+            "learning_rate": 0.06,
+            "min_child_weight": 5,
+            "subsample": 0.8,
+            "colsample_bytree": 0.5,
+            "tree_method": "hist",
+            "max_depth": (4, 5, 6),
         },
     }
 )
@@ -82,7 +93,7 @@ def fit_model(
     """
     told = dict(RECIPES[kind] if settings is None else settings)
     fit: Callable[..., tuple[bytes, NDArray[np.float64], str]]
-    fit = {"logistic": _fit_logistic, "forest": _fit_forest, "xgboost": _fit_xgboost}[kind]
+    fit = {"logistic": _fit_logistic, "forest": _fit_forest, "xgboost": _fit_xgboost, "average": _fit_average}[kind]
     onnx, expected, made_by = fit(matrix, labels, class_weight, seed, told)
     difference = float(np.abs(sigmoid(OnnxGraph(onnx).log_odds(matrix)) - expected).max())
     if not difference <= MOST_DIFFERENCE:
@@ -133,6 +144,31 @@ def _fit_forest(
 def _fit_xgboost(
     matrix: Matrix, labels: NDArray[np.int8], class_weight: ClassWeight, seed: int, settings: Settings
 ) -> tuple[bytes, NDArray[np.float64], str]:
+    model, single, made_by = _boost(matrix, labels, class_weight, seed, settings)
+    trees, base = xgboost_trees(model.get_booster())
+    onnx = trees_to_onnx(trees, matrix.shape[1], "log_odds", "<", base)
+    return onnx, model.predict_proba(single)[:, 1], made_by
+
+
+def _fit_average(
+    matrix: Matrix, labels: NDArray[np.int8], class_weight: ClassWeight, seed: int, settings: Settings
+) -> tuple[bytes, NDArray[np.float64], str]:
+    """A booster for each of the settings' depths, each with a seed of its own; the mean of their log-odds."""
+    told = dict(settings)
+    members, margins, made_by = [], [], ""
+    for at, depth in enumerate(told.pop("max_depth")):
+        own = {**told, "max_depth": depth}
+        model, single, made_by = _boost(matrix, labels, class_weight, seed + at, own)
+        members.append(xgboost_trees(model.get_booster()))
+        margins.append(model.predict(single, output_margin=True).astype(np.float64))
+    expected = sigmoid(np.mean(margins, axis=0))
+    return average_to_onnx(members, matrix.shape[1]), expected, made_by
+
+
+def _boost(
+    matrix: Matrix, labels: NDArray[np.int8], class_weight: ClassWeight, seed: int, settings: Settings
+) -> tuple[Any, NDArray[np.float32], str]:
+    """A fitted booster, the matrix as it saw it, and the library's version."""
     xgboost = _import_xgboost()
     goods_a_fraud = float((labels == 0).sum() / labels.sum())
     single = matrix.astype(np.float32)
@@ -142,9 +178,7 @@ def _fit_xgboost(
         n_jobs=1,  # histograms summed by several threads differ from run to run
         **settings,
     ).fit(single, labels)
-    expected = model.predict_proba(single)[:, 1]
-    trees, base = xgboost_trees(model.get_booster())
-    return trees_to_onnx(trees, matrix.shape[1], "log_odds", "<", base), expected, f"xgboost {xgboost.__version__}"
+    return model, single, f"xgboost {xgboost.__version__}"
 
 
 def _import_xgboost() -> ModuleType:
@@ -152,7 +186,9 @@ def _import_xgboost() -> ModuleType:
     try:
         import xgboost
     except ImportError as error:
-        raise UserError(f"--model xgboost needs the package xgboost: pip install xgboost ({error})") from error
+        raise UserError(
+            f"--model xgboost or average needs the package xgboost: pip install xgboost ({error})"
+        ) from error
     except Exception as error:  # xgboost raises XGBoostError, which cannot be imported without it
         raise UserError(
             f"xgboost is installed but cannot load its library ({str(error).strip().splitlines()[0]}). It needs "

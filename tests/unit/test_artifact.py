@@ -28,11 +28,12 @@ from transforms.errors import UserError
 
 #: Odd and not small: libraries add up four numbers in order, but fifteen in an order of their own.
 WIDTH = 15
-KINDS: tuple[ModelKind, ...] = ("logistic", "forest", "xgboost")
+KINDS: tuple[ModelKind, ...] = ("logistic", "forest", "xgboost", "average")
 SMALL: dict[ModelKind, dict[str, Any]] = {
     "logistic": {},
     "forest": {"n_estimators": 20, "max_depth": 6},
     "xgboost": {"n_estimators": 20, "max_depth": 4, "tree_method": "hist"},
+    "average": {"n_estimators": 20, "max_depth": (2, 4), "subsample": 0.8, "tree_method": "hist"},
 }
 
 
@@ -394,5 +395,6 @@ def test_the_same_model_exports_to_the_same_bytes(graph: bytes) -> None:
     model = onnx.load_model_from_string(graph)
     kind = "xgboost" if model.graph.output[0].name == "log_odds" else "forest"
     kind = "logistic" if model.graph.node[0].op_type == "Mul" else kind
+    kind = "average" if any(node.op_type == "Div" for node in model.graph.node) else kind
     assert fit_model(kind, *_data(), settings=SMALL[kind]).onnx == graph  # type: ignore[index,arg-type]  # a ModelKind
     assert (model.producer_name, model.producer_version, model.doc_string) == ("", "", "")

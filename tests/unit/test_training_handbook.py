@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.handbook import PUBLISHED, SETTINGS, handbook_parts, main
+from benchmarks.prequential import Result, entries, fold, knowable, line
 from pipelines.training.dataset import LabelledRows
 from transforms.durations import DAY
 from transforms.errors import UserError
@@ -62,3 +63,37 @@ def test_a_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """A file that is not there ends with one line and exit code 2."""
     assert main(["--data", "/nowhere/handbook.parquet"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_more_days_of_training_end_where_seven_do() -> None:
+    """A longer training period reaches further back; the test transactions are the same."""
+    rows = _rows(0.05)
+    train, test = fold(rows, "2018-07-25", 7)
+    longer, same = fold(rows, "2018-07-25", 17)
+    assert test.ids.to_pylist() == same.ids.to_pylist()
+    assert longer.event_time.max() == train.event_time.max()
+    assert longer.event_time.min() == rows.event_time.min() < TRAIN_FROM
+
+
+def test_what_can_be_known_is_what_was_known_a_week_before() -> None:
+    """A fraud at a compromised terminal is told by another one there from 7 to 28 days before it, and by no other."""
+    later = TRAIN_FROM + 15 * DAY
+    for before, told in ((8, True), (6, False), (29, False)):
+        rows = LabelledRows(
+            ids=pa.chunked_array([pa.array(["earlier", "later", "good"])]),
+            event_time=np.array([later - before * DAY, later, later + 1]),
+            amounts=np.ones(3, np.int64),
+            cards=np.arange(3),
+            labels=np.array([1, 1, 0], np.int8),
+            matrix=np.zeros((3, 1)),
+        )
+        (result,) = knowable(rows, np.array([4, 4, 9]), np.array([2, 2, 0]), ["2018-07-25"])
+        assert (result.auc == 1.0) == told, before
+
+
+def test_the_table_has_the_published_models_and_our_own() -> None:
+    """A row for each, with mean and spread over the weeks; what is fitted is named."""
+    table = entries(SETTINGS)
+    assert {entry.kind for entry in table} == {"logistic", "forest", "xgboost", "average"}
+    printed = line("made", "small", "7", [Result(0.8, 0.5, 0.25), Result(0.9, 0.7, 0.35)])
+    assert printed.split() == ["made", "small", "7", ".850", "±", ".071", ".600", "±", ".141", ".300", "±", ".071"]

@@ -27,7 +27,7 @@ from transforms.durations import DAY
 from transforms.errors import UserError
 from transforms.features import FeatureSet
 
-KINDS: tuple[ModelKind, ...] = ("logistic", "forest", "xgboost")
+KINDS: tuple[ModelKind, ...] = ("logistic", "forest", "xgboost", "average")
 TABLE = training_table()
 ROWS = labelled_rows(TABLE, FEATURES)
 TEST = ROWS.part(within(ROWS.event_time, FIRST_DAY + (DAYS - 14) * DAY, FIRST_DAY + DAYS * DAY))
