@@ -20,12 +20,22 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def plan_the_past(settings: Settings) -> Plan:
-    """What these settings mean for a source that is read again; its ordering is `event_time`, whatever they say.
+    """What these settings mean for a source that is read again.
 
     Raises:
-        UserError: as `make_plan`; or the source never ends, or would go on where a group has read to.
+        UserError: as `make_plan` and `check_past`.
     """
     plan = make_plan(settings)
+    check_past(plan)
+    return plan
+
+
+def check_past(plan: Plan) -> None:
+    """Refuse a source that cannot be read again.
+
+    Raises:
+        UserError: it never ends, or commits what it reads for a group.
+    """
     if not plan.bounded:
         raise UserError(
             "the past is read from sources that end; this one goes on for ever: give it an end, such as "
@@ -36,7 +46,6 @@ def plan_the_past(settings: Settings) -> Plan:
             "--source names a group, whose offsets are those of the pipeline that decides: leave out group=, and say "
             "with start= where to begin"
         )
-    return plan
 
 
 def reach(feature_set: FeatureSet) -> int:
