@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipelines.formats import printable
 from pipelines.past_options import add_past_flags, parse_flags, past_parser
 from pipelines.replay.period import midnight
-from transforms.card_numbers import mask_card_numbers
+from pipelines.say import complain, tell
 from transforms.errors import UserError
 
 _DESCRIPTION = """\
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None, clock: Callable[[], int] = time.time
     try:
         return _run(parse_flags(_parser(), sys.argv[1:] if argv is None else argv), clock() // 1000)
     except UserError as error:
-        print(mask_card_numbers(printable(f"error: {' '.join(str(error).splitlines())}")), file=sys.stderr)
+        complain(f"error: {error}")
         return 2
 
 
@@ -70,7 +69,7 @@ def _run(options: argparse.Namespace, now: int) -> int:
         facts = run(request)
         output.report.write_text(report_html(facts), "utf-8")
         output.summary.write_bytes(summary_json(facts))
-    print(summary_text(facts, colour=sys.stdout.isatty()))
+    tell(summary_text(facts, colour=sys.stdout.isatty()))
     return int(options.fail_on_difference and not facts.comparison.identical)
 
 
