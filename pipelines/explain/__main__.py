@@ -29,7 +29,8 @@ examples:
   python -m pipelines.explain 87654 --model models/candidate --format json
       what a candidate makes of it, for programs
 
-Exit codes: 0 explained; 2 something you gave is wrong, such as an id that the source does not have.
+Exit codes: 0 explained; 2 something you gave is wrong, such as an id that the source does not have;
+130 Ctrl-C.
 """
 
 
@@ -40,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         complain(f"error: {error}")
         return 2
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return 130
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -37,7 +37,8 @@ examples:
       --source 'kafka://broker:9092/tx?start=timestamp:2025-12-25&until=latest' --served s3://bank/decisions
       another threshold, on a topic and a bucket; leave out group= of the topic
 
-Exit codes: 0 done, whatever differs; 1 with --fail_on_difference, if anything does; 2 something you gave is wrong.
+Exit codes: 0 done, whatever differs; 1 with --fail_on_difference, if anything does; 2 something you gave is wrong;
+130 Ctrl-C.
 """
 
 
@@ -53,6 +54,9 @@ def main(argv: Sequence[str] | None = None, clock: Callable[[], int] = time.time
     except UserError as error:
         complain(f"error: {error}")
         return 2
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return 130
 
 
 def _run(options: argparse.Namespace, now: int) -> int:

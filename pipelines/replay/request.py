@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from io_connectors.output_directory import OutputDirectory
+from pipelines.formats import day
 from pipelines.past import plan_the_past
 from pipelines.past_options import settings_of
 from pipelines.plan import Plan
@@ -36,7 +37,7 @@ def request_of(options: argparse.Namespace, start: int, end: int, known_by: int)
     name = options.served or settings.output.directory
     served = open_decisions(name)
     _check_output(options.output, plan, served)
-    return Request(
+    request = Request(
         plan=plan,
         named=named,
         period=period,
@@ -46,6 +47,8 @@ def request_of(options: argparse.Namespace, start: int, end: int, known_by: int)
         by=options.by,
         output=OutputDirectory(options.output),
     )
+    _check_served(request)
+    return request
 
 
 def _check_output(output: Path, plan: Plan, served: Decisions) -> None:
@@ -55,3 +58,20 @@ def _check_output(output: Path, plan: Plan, served: Decisions) -> None:
     for file in read:
         if any(Path(os.path.realpath(file)).is_relative_to(path) for path in removed):
             raise UserError(f"--output {output} holds {file}, which is to be read: name another directory")
+
+
+def _check_served(request: Request) -> None:
+    """Refuse days that were not served, and a model that nobody named and that did not serve."""
+    period, manifest = request.period, request.plan.manifest
+    first = next((table for number in period.days if (table := request.served.day(number)) is not None), None)
+    if first is None:
+        raise UserError(
+            f"--served {request.served_name} holds no decisions on transactions of {day(period.days.start)} up to, not "
+            f"including, {day(period.days.stop)}"
+        )
+    models = first["model_id"].unique().to_pylist()
+    if not request.named and models != [manifest.model_id]:
+        raise UserError(
+            f"--served was decided by {', '.join(map(str, models))}, and the model of these settings is "
+            f"{manifest.model_id}: name the one to replay with --model"
+        )

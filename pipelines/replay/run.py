@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ from apache_beam.metrics.metric import MetricsFilter
 
 from io_connectors.output_directory import OutputDirectory
 from io_connectors.parquet_files import WriteParquet
-from pipelines.formats import day
 from pipelines.plan import Plan
 from pipelines.progress import Progress
 from pipelines.replay.compare import Comparison, How, compare_day
@@ -61,13 +60,14 @@ def run(request: Request) -> ReplayFacts:
     """Replay what is asked for, into a directory that is entered already.
 
     Raises:
-        UserError: nothing was served on these days, or by another model than the one that was not named.
+        UserError: the column of segments has too many values.
     """
-    check_served(request)
     plan, output, started = request.plan, request.output, time.monotonic()
-    counters, span = _decide(request)
-    replayed = decision_files(files_of(str(output.decisions)), "the replay") if output.decisions.exists() else None
     differences = output.path / "differences.parquet"
+    differences.unlink(missing_ok=True)  # of a replay before
+    counters, span = _decide(request)
+    files = files_of(str(output.decisions))
+    replayed = decision_files(files, "the replay") if files else None
     comparison = compare(request, replayed, differences)
     return ReplayFacts(
         comparison=comparison,
@@ -97,27 +97,6 @@ def run(request: Request) -> ReplayFacts:
         },
         minor_digits=plan.manifest.feature_set.minor_digits,
     )
-
-
-def check_served(request: Request) -> None:
-    """Refuse days that were not served, and a model that nobody named and that did not serve.
-
-    Raises:
-        UserError: says which.
-    """
-    period, manifest = request.period, request.plan.manifest
-    first = next((table for number in period.days if (table := request.served.day(number)) is not None), None)
-    if first is None:
-        raise UserError(
-            f"--served {request.served_name} holds no decisions on transactions of {day(period.days.start)} up to, not "
-            f"including, {day(period.days.stop)}"
-        )
-    models = first["model_id"].unique().to_pylist()
-    if not request.named and models != [manifest.model_id]:
-        raise UserError(
-            f"--served was decided by {', '.join(map(str, models))}, and the model of these settings is "
-            f"{manifest.model_id}: name the one to replay with --model"
-        )
 
 
 def _decide(request: Request) -> tuple[dict[str, int], tuple[int, int] | None]:
@@ -154,7 +133,7 @@ def compare(request: Request, replayed: Decisions | None, differences: Path) -> 
         by=request.by,
         minor_digits=plan.manifest.feature_set.minor_digits,
     )
-    with _table_file(differences) as file:
+    with _table_file(differences) as add:
         for number in request.period.days:
             now = replayed.day(number) if replayed else None
             found, changed = compare_day(number, request.served.day(number), now, how)
@@ -162,32 +141,25 @@ def compare(request: Request, replayed: Decisions | None, differences: Path) -> 
             if len(total.segments) > MOST_SEGMENTS:
                 raise UserError(f"--by {request.by} has more than {MOST_SEGMENTS} values: name a column with fewer")
             if changed is not None:
-                file.write(changed)
+                add(changed)
     return total
 
 
-class _TableFile:
-    """A Parquet file of tables that have the same columns."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.writer: pq.ParquetWriter | None = None
-
-    def write(self, table: pa.Table) -> None:
-        if self.writer is None:
-            self.writer = pq.ParquetWriter(self.path, table.schema, compression="zstd")
-        self.writer.write_table(table)
-
-
 @contextmanager
-def _table_file(path: Path) -> Iterator[_TableFile]:
-    """A file that appears when all of it is written; what was there before is gone either way."""
-    path.unlink(missing_ok=True)
-    file = _TableFile(path.with_name(f".{path.name}.tmp"))
+def _table_file(path: Path) -> Iterator[Callable[[pa.Table], None]]:
+    """Takes tables that have the same columns; the file appears when all have been taken, if any."""
+    unfinished = path.with_name(f".{path.name}.tmp")
+    writer: pq.ParquetWriter | None = None
+
+    def add(table: pa.Table) -> None:
+        nonlocal writer
+        writer = writer or pq.ParquetWriter(unfinished, table.schema, compression="zstd")
+        writer.write_table(table)
+
     try:
-        yield file
+        yield add
     finally:
-        if file.writer is not None:
-            file.writer.close()
-    if file.writer is not None:
-        os.replace(file.path, path)
+        if writer is not None:
+            writer.close()
+    if writer is not None:
+        os.replace(unfinished, path)
