@@ -215,7 +215,7 @@ def test_many_features_are_drawn_as_one(served: Served) -> None:
     """The picture's bars are at most twelve and the others, and lead from one score to the other."""
     rows = served.run.decisions.drop(["score", "model_id", "feature_set", "decision", "reasons"])
     told = told_of(TransactionBatch(rows.slice(7, 1).combine_chunks().to_batches()[0]), served)
-    part = {"words": "", "value": 1.0, "typical": 0.0, "error": 0.0}
+    part: dict[str, Any] = {"words": "", "value": 1.0, "typical": 0.0, "error": 0.0}
     parts = [Part(feature=f"f{at}", contribution=1.0 / (at + 1), **part) for at in range(MOST_BARS + 3)]
     many = Explanation(**{**{name: getattr(told, name) for name in told.__struct_fields__}, "parts": parts})
     drawn = steps(many)

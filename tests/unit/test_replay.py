@@ -53,7 +53,11 @@ def compared(served: Sequence[dict[str, Any]], replayed: Sequence[dict[str, Any]
 
 def test_the_same_decisions_are_identical() -> None:
     """Also where a value is no number: it is the same bits."""
-    rows = [{}, {"decision": "decline", "score": 0.9, "reasons": ["x: y"]}, {"speed": float("nan")}]
+    rows: list[dict[str, Any]] = [
+        {},
+        {"decision": "decline", "score": 0.9, "reasons": ["x: y"]},
+        {"speed": float("nan")},
+    ]
     same = compared(rows, rows)
     assert same.identical
     assert same.on_time.transactions == 3
@@ -113,7 +117,7 @@ def test_the_first_of_rows_that_were_served_again_stands() -> None:
 
 def test_labels_that_are_not_known_yet_are_valued_by_nobody() -> None:
     """A label counts when it was known by then, whatever the log says of it now."""
-    rows = [{"is_fraud": 1}, {"is_fraud": None}, {"is_fraud": 0}]
+    rows: list[dict[str, Any]] = [{"is_fraud": 1}, {"is_fraud": None}, {"is_fraud": 0}]
     known = compared(rows, rows).on_time.of("served").counts.sum(axis=0).tolist()
     unknown = compared(rows, rows, replace(HOW, mature_before=5 * DAY)).on_time.of("served").counts.sum(axis=0).tolist()
     assert (known, unknown) == ([1, 1, 1], [0, 0, 3])
