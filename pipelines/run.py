@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +15,6 @@ from apache_beam.runners.runner import PipelineState
 from io_connectors.output_directory import OutputDirectory
 from pipelines import watch
 from pipelines.error_log import ErrorLog, in_one_line, is_interrupt
-from pipelines.formats import printable
 from pipelines.fraud import FraudOutputs, build
 from pipelines.on_flink import leave_running, run_to_the_end
 from pipelines.options import CommandLine, parse_command_line
@@ -25,6 +23,7 @@ from pipelines.plan import Plan, make_plan
 from pipelines.progress import Progress
 from pipelines.report import report_html
 from pipelines.report_facts import beam_counters, keep_statistics, kept_statistics, run_facts
+from pipelines.say import complain, tell
 from pipelines.settings import settings_as_toml
 from pipelines.stream import INTERRUPTED, human_stderr, run_until_stopped, terminable
 from pipelines.summary import RunFacts, summary_json, summary_text
@@ -33,7 +32,6 @@ from runners.flink.package import package
 from runners.flink.run import check_cluster, is_local
 from runners.presets import FLINK, explanation, pipeline_options
 from transforms import tally
-from transforms.card_numbers import mask_card_numbers
 from transforms.durations import SECOND, parse_duration
 from transforms.errors import UserError
 
@@ -45,14 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command = parse_command_line(sys.argv[1:] if argv is None else argv)
         if command.print_config:
-            _tell(settings_as_toml(command.settings, command.origins).rstrip("\n"))
+            tell(settings_as_toml(command.settings, command.origins).rstrip("\n"))
             return 0
         return _run(command)
     except UserError as error:
-        _complain(f"error: {error}")
+        complain(f"error: {error}", human_stderr())
         return 2
     except KeyboardInterrupt:
-        _complain("interrupted: what was written until then stands, but it is not all")
+        complain("interrupted: what was written until then stands, but it is not all", human_stderr())
         return INTERRUPTED
 
 
@@ -61,7 +59,7 @@ def _run(command: CommandLine) -> int:
     shards = plan.settings.pipeline.shards
     options = pipeline_options(command.runner, command.beam_args, plan.bounded, plan.ordering, shards)
     if command.explain_runner:
-        _tell(explanation(options, plan.bounded, shards))
+        tell(explanation(options, plan.bounded, shards))
         return 0
     sinks = open_sinks(plan.settings.output, plan.files, plan.decision_columns)
     pipeline = beam.Pipeline(options=options)
@@ -69,7 +67,7 @@ def _run(command: CommandLine) -> int:
     if on_flink and (jar := options.view_as(PortableOptions).output_executable_path):
         write(outputs, sinks, plan.source)
         package(pipeline, Path(jar))
-        _tell(jar)
+        tell(jar)
         return 0
     if on_flink:
         check_cluster(options)
@@ -79,7 +77,7 @@ def _run(command: CommandLine) -> int:
         try:
             write(outputs, sinks, plan.source)
             if on_flink and not (plan.bounded and is_local(options)):  # what ends elsewhere leaves its report there
-                _tell(leave_running(pipeline))
+                tell(leave_running(pipeline))
                 return 0
             facts = (run_to_the_end if on_flink else _run_here)(pipeline, outputs, plan, output)
             output.report.write_text(report_html(facts), "utf-8")
@@ -90,11 +88,15 @@ def _run(command: CommandLine) -> int:
             if is_interrupt(error):
                 raise KeyboardInterrupt from error
             _LOGGER.exception("the run failed")
-            _complain(f"error: the run failed: {in_one_line(error)} (the whole traceback is in {log.path})")
+            complain(
+                f"error: the run failed: {in_one_line(error)} (the whole traceback is in {log.path})", human_stderr()
+            )
             return 1
-    _tell(summary_text(facts, colour=sys.stdout.isatty()))
+    tell(summary_text(facts, colour=sys.stdout.isatty()))
     if not plan.bounded:
-        _complain("stopped: what the sinks hold stands; records that were on their way to them are not in it")
+        complain(
+            "stopped: what the sinks hold stands; records that were on their way to them are not in it", human_stderr()
+        )
         return INTERRUPTED
     return 0
 
@@ -122,17 +124,3 @@ def _run_here(pipeline: beam.Pipeline, outputs: FraudOutputs, plan: Plan, output
         so_far = watch.so_far(plan.manifest.feature_names)
         return run_facts(plan, output, so_far, tally.snapshot(), wall_seconds, progress)
     return run_facts(plan, output, kept_statistics(output), beam_counters(result.metrics()), wall_seconds, progress)
-
-
-def _complain(text: str) -> None:
-    """One line on standard error, whatever the text holds."""
-    print(mask_card_numbers(printable(" ".join(text.splitlines()))), file=human_stderr())
-
-
-def _tell(text: str) -> None:
-    """Text on standard output, whatever that can show, and whether or not anybody still reads it."""
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
