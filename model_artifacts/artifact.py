@@ -97,7 +97,7 @@ def load_model(uri: str) -> OnnxModel:
     Raises:
         UserError: no such model, or its files disagree; the message names the file and the difference.
     """
-    directory = _directory_of(uri)
+    directory = model_directory(uri)
     manifest_file, model_file = directory / MANIFEST_FILE, directory / MODEL_FILE
     try:
         manifest = _decode(_read(manifest_file))
@@ -123,8 +123,12 @@ def load_model(uri: str) -> OnnxModel:
     return OnnxModel(manifest, graph)
 
 
-def _directory_of(uri: str) -> Path:
-    """Where the model lies that a user calls `uri`."""
+def model_directory(uri: str) -> Path:
+    """Where the model lies that a user calls `uri`.
+
+    Raises:
+        UserError: no model lies there.
+    """
     scheme = re.match(r"([a-z][a-z0-9+.-]+):", uri)
     if scheme and scheme[1] != "file":
         raise UserError(f"model {uri!r}: {scheme[1]}: is not supported; give a name, a directory or file:DIRECTORY")
@@ -207,7 +211,7 @@ def model_reference(uri: str) -> Reference | None:
     Raises:
         UserError: no such model, or its reference is broken or not its own.
     """
-    return load_reference(_directory_of(uri) / REFERENCE_FILE, load_model(uri).manifest)
+    return load_reference(model_directory(uri) / REFERENCE_FILE, load_model(uri).manifest)
 
 
 def save_model(

@@ -2,7 +2,7 @@
 
     source -> read -> parse -> deduplicate -> enrich -> score -> decide -> decision sinks
                         |           |            |        |         |-> raise alerts -> alert sinks
-                        |           |            |        |         |-> summarise windows, statistics
+                        |           |            |        |         |-> summarise windows, monitor, statistics
                         `-----------`------------`--------`-> dead letters
 
 `python -m pipelines.fraud --help` says how to run it.
@@ -27,6 +27,7 @@ from transforms.decide import DecideTransactions
 from transforms.deduplicate import Deduplicate
 from transforms.enrich import EnrichTransactions
 from transforms.labels import AttachLabels, ReadLabels
+from transforms.monitor import ColumnDrift, MonitorCalibration, MonitorDrift, WindowCalibration
 from transforms.parse import ParseTransactions
 from transforms.raw_batch import RawBatch
 from transforms.score import ScoreTransactions, SharedModel
@@ -49,6 +50,8 @@ class FraudOutputs:
         summaries: counts, amounts and score quantiles of windows of event time.
         statistics: one value over the whole run; with labels, how good the decisions were. None for a run that
             has no end; its summaries tell how it goes.
+        drift: how far features and scores of windows are from the model's training; None: nothing to compare with.
+        calibration: scores of windows against their labels; None for a run that has no end, likewise.
     """
 
     raw: PCollection[RawBatch]
@@ -57,6 +60,8 @@ class FraudOutputs:
     dead_letters: PCollection[DeadLetter]
     summaries: PCollection[WindowSummary]
     statistics: PCollection[RunStatistics] | None
+    drift: PCollection[ColumnDrift] | None = None
+    calibration: PCollection[WindowCalibration] | None = None
 
 
 def build(root: Any, plan: Plan) -> FraudOutputs:
@@ -67,7 +72,7 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
         "allowed_lateness": plan.allowed_lateness,
         "batch_rows": plan.settings.pipeline.batch_rows,
     }
-    model = SharedModel(plan.model_uri)
+    model, watched = SharedModel(plan.model_uri), plan.watched
     labels = root | "ReadLabels" >> ReadLabels(plan.labels.read, plan.schema, plan.label_delay) if plan.labels else None
 
     raw = root | "Read" >> plan.source.read | "CountRead" >> Count("read")
@@ -95,10 +100,13 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
     if labels:
         refused = labels.dead_letters | "CountRefusedLabels" >> Count("refused_labels")
         dead_letters = (dead_letters, refused) | "WithRefusedLabels" >> beam.Flatten()
-    statistics = None
+    drift = statistics = calibration = None
+    if watched.reference:
+        drift = decisions | "MonitorDrift" >> MonitorDrift(watched.reference, watched.windows, watched.alarm)
     if plan.bounded:
         judged = decisions | "AttachLabels" >> AttachLabels(labels.batches) if labels else decisions
         statistics = judged | "ComputeStatistics" >> ComputeStatistics(plan.manifest.feature_names)
+        calibration = judged | "MonitorCalibration" >> MonitorCalibration(watched.windows)
     return FraudOutputs(
         raw=raw,
         decisions=decisions,
@@ -107,6 +115,8 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
         summaries=decisions
         | "SummarizeWindows"
         >> SummarizeWindows(plan.summary_window, plan.summary_every, plan.summary_lateness, plan.summary_early),
+        drift=drift,
+        calibration=calibration,
         statistics=statistics,
     )
 

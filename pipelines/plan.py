@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from io_connectors.sources import Source, open_source
 from model_artifacts.artifact import load_model
 from model_artifacts.manifest import Costs, Manifest, Thresholds
+from pipelines.monitor.watched import Watched, watched
 from pipelines.settings import Settings
 from transforms.batch import CANONICAL_FIELDS, PROVENANCE_COLUMNS
 from transforms.decide import DECIDE_COLUMNS
@@ -30,6 +31,7 @@ class Plan:
         deduplicate_window: likewise; 0 lets every transaction through.
         suppress_window: likewise; 0 sends every alert.
         summary_window, summary_every, summary_early, summary_lateness: see `SummarizeWindows`, in microseconds.
+        watched: what is compared with the model's training.
     """
 
     settings: Settings
@@ -50,6 +52,7 @@ class Plan:
     summary_every: int | None
     summary_early: int | None
     summary_lateness: int
+    watched: Watched
 
     @property
     def bounded(self) -> bool:
@@ -59,9 +62,7 @@ class Plan:
     @property
     def decision_columns(self) -> tuple[str, ...]:
         """What is known of a transaction once it is decided on, less where it came from."""
-        canonical = (field.name for field in CANONICAL_FIELDS if field.name not in PROVENANCE_COLUMNS)
-        names = (*canonical, *self.schema.own_columns, *self.manifest.feature_names, *SCORE_COLUMNS, *DECIDE_COLUMNS)
-        return tuple(dict.fromkeys(names))  # a feature may replace the column that it is made of
+        return _decision_columns(self.schema, self.manifest)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -106,7 +107,14 @@ def make_plan(settings: Settings) -> Plan:
         summary_every=parse_duration(settings.summary.every) if settings.summary.every else None,
         summary_early=parse_duration(settings.summary.early) or None,
         summary_lateness=parse_duration(settings.summary.allowed_lateness),
+        watched=watched(settings.monitor, model_uri, manifest, _decision_columns(schema, manifest)),
     )
+
+
+def _decision_columns(schema: Schema, manifest: Manifest) -> tuple[str, ...]:
+    canonical = (field.name for field in CANONICAL_FIELDS if field.name not in PROVENANCE_COLUMNS)
+    names = (*canonical, *schema.own_columns, *manifest.feature_names, *SCORE_COLUMNS, *DECIDE_COLUMNS)
+    return tuple(dict.fromkeys(names))  # a feature may replace the column that it is made of
 
 
 def check_columns(feature_set: FeatureSet, schema: Schema, who: str) -> None:

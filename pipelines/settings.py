@@ -61,6 +61,12 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     summaries: Annotated[
         Text | None, Meta(description="URL for the summaries of windows; none: windows.jsonl in the directory")
     ] = None
+    drift: Annotated[
+        Text | None, Meta(description="URL for the drift of columns by window; none: drift.jsonl in the directory")
+    ] = None
+    calibration: Annotated[
+        Text | None, Meta(description="URL for scores against labels; none: calibration.jsonl in the directory")
+    ] = None
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -126,6 +132,23 @@ class Summary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     early: Annotated[Duration, Meta(description="how often an open window reports; 0: only when it closes")] = "30s"
 
 
+class Monitor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Whether what comes in is still like what the model learnt from."""
+
+    drift: Annotated[bool, Meta(description="whether features and scores are compared with the reference")] = True
+    reference: Annotated[
+        Text | None, Meta(description="file of what they are compared with; none: the model's own reference.json")
+    ] = None
+    window: Annotated[LongDuration, Meta(description="length of a window of event time that is compared")] = "1d"
+    every: Annotated[LongDuration | None, Meta(description="a sliding window's period; none: fixed windows")] = None
+    psi_alert: Annotated[
+        float, Meta(gt=0, le=100, description="population stability index from which on a column has drifted")
+    ] = 0.25
+    least_rows: Annotated[
+        int, Meta(ge=1, le=10**12, description="decisions without which a window says too little for that")
+    ] = 1000
+
+
 class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a run says of itself while it runs."""
 
@@ -147,6 +170,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     policy: Policy = Policy()
     alerts: Alerts = Alerts()
     summary: Summary = Summary()
+    monitor: Monitor = Monitor()
     progress: Progress = Progress()
     rules: tuple[Rule, ...] = ()
 
@@ -323,12 +347,16 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
             f"policy.review ({review}, {origins['policy.review']}) must be at most policy.decline "
             f"({decline}, {origins['policy.decline']}): what is declined need not be reviewed"
         )
-    window, every = settings.summary.window, settings.summary.every
-    if window and every and parse_duration(every) > parse_duration(window):
-        raise UserError(
-            f"summary.every ({every}, {origins['summary.every']}) must be at most summary.window "
-            f"({window}, {origins['summary.window']}): rows between two windows would be in none"
-        )
+    for section, window, every in (
+        ("summary", settings.summary.window, settings.summary.every),
+        ("monitor", settings.monitor.window, settings.monitor.every),
+    ):
+        if window and every and parse_duration(every) > parse_duration(window):
+            given = origins.get(f"{section}.window", "the default")
+            raise UserError(
+                f"{section}.every ({every}, {origins[f'{section}.every']}) must be at most {section}.window "
+                f"({window}, {given}): rows between two windows would be in none"
+            )
 
 
 def settings_as_toml(settings: Settings, origins: Mapping[str, str] | None = None) -> str:

@@ -10,6 +10,7 @@ import msgspec
 
 from model_artifacts.manifest import Costs, Thresholds
 from pipelines.formats import moment, money, printable, share, span
+from pipelines.monitor.report import Monitored, monitoring_json, monitoring_lines
 from pipelines.progress import ThroughputSample
 from transforms import outcomes
 from transforms.histograms import duration_at, quantile_bin
@@ -37,6 +38,7 @@ class RunFacts:
         throughput: its course, see `Progress.samples`.
         files: what was written, and where.
         minor_digits: decimals of the currency.
+        monitored: drift and calibration of its windows.
     """
 
     statistics: RunStatistics
@@ -55,6 +57,7 @@ class RunFacts:
     throughput: Sequence[ThroughputSample] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     minor_digits: int = 2
+    monitored: Monitored = field(default_factory=Monitored)
 
     def money(self, minor: int) -> str:
         """An amount of this run in major units."""
@@ -99,6 +102,7 @@ def summary_text(facts: RunFacts, colour: bool = False) -> str:
         ("TRANSACTIONS", _decisions(facts)),
         ("FRAUD", _fraud(facts)),
         ("MONEY", _money(facts)),
+        ("MONITORING", [_Line(label, note=words) for label, words in monitoring_lines(facts.monitored)]),
         ("RUN", _run(facts)),
         ("FILES", [_Line(label, note=path) for label, path in facts.files.items()]),
     ]
@@ -257,6 +261,7 @@ def summary_json(facts: RunFacts) -> bytes:
         "recall": outcomes.recall(run),
         "average_precision": outcomes.average_precision(run),
         "money": {"saved": worth.saved, **msgspec.to_builtins(worth)} if known else None,
+        "monitoring": monitoring_json(facts.monitored),
         "wall_seconds": facts.wall_seconds,
         "transactions_per_second": facts.rate,
         "latency_seconds": {"p50": facts.latency(0.5), "p99": facts.latency(0.99)},

@@ -99,8 +99,7 @@ class Calibration:
         distinct, at = np.unique(starts, return_inverse=True)
         counts = np.zeros((len(distinct), len(EDGES), 3), dtype=np.int64)
         billionths = np.rint(scores * _BILLION).astype(np.int64)
-        for place, values in enumerate((np.ones_like(frauds), frauds, billionths)):
-            np.add.at(counts, (at, bins[rows], place), values[rows])
+        np.add.at(counts, (at, bins[rows]), np.stack([np.ones_like(frauds), frauds, billionths], axis=1)[rows])
         earliest = np.full(len(distinct), np.iinfo(np.int64).max)
         np.minimum.at(earliest, at, times[rows])
         yield from zip(distinct.tolist(), earliest.tolist(), counts.reshape(len(distinct), -1), strict=True)

@@ -1,15 +1,15 @@
 """The counting under `MonitorDrift`, in columns: how a window's values lie, against how they lay in training.
 
-Two distances. PSI, the population stability index, adds up (found - expected) * ln(found / expected) over some ten groups
-of about equal share; 0.1 is commonly called a shift and 0.25 a large one (Siddiqi, "Credit Risk Scorecards", 2006). For n
-rows without any drift it is about 9 / n (Yurdakul, "Statistical Properties of Population Stability Index", 2018), so
-little can be said of a few dozen rows. KS, of Kolmogorov and Smirnov, is the largest difference of the two cumulative
-shares, taken at the reference's percentiles: at most one hundredth below that of the plain values.
+Two distances. PSI, the population stability index, adds up (found - expected) * ln(found / expected) over some ten
+groups of about equal share; 0.1 is commonly called a shift and 0.25 a large one (Siddiqi, "Credit Risk Scorecards",
+2006). For n rows without any drift it is about 9 / n (Yurdakul, "Statistical Properties of Population Stability Index",
+2018), so little can be said of a few dozen rows. KS, of Kolmogorov and Smirnov, is the largest difference of the two
+cumulative shares, taken at the reference's percentiles: at most some hundredths below that of the plain values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,7 +22,6 @@ import pyarrow.compute as pc
 
 from model_artifacts.reference import ColumnReference, NumberReference, Reference, floats
 from transforms.batch import TransactionBatch
-from transforms.errors import UserError
 from transforms.histograms import Ints
 from transforms.struct_coder import StructCoder
 from transforms.window_summary import Pane, Windows
@@ -147,17 +146,6 @@ class Drift:
     def tell(self, counts: Ints, start: int, end: int, pane: Pane, firing: int) -> list[ColumnDrift]:
         """See `column_drifts`."""
         return column_drifts(counts, self.cells, start, end, self.alarm, pane, firing)
-
-
-def check_columns(reference: Reference, columns: Sequence[str]) -> None:
-    """Refuse a reference of columns that decisions do not have.
-
-    Raises:
-        UserError: names them.
-    """
-    absent = [column.name for column in reference.columns if column.name not in columns]
-    if absent:
-        raise UserError(f"the reference has {', '.join(absent)}, which decisions do not; they have {', '.join(columns)}")
 
 
 def window_counts(batch: TransactionBatch, cells: Cells, windows: Windows) -> Iterator[tuple[int, int, Ints]]:

@@ -23,6 +23,8 @@ from transforms.histograms import Ints
 from transforms.window_summary import Pane, Windows
 from transforms.windowing import IntoWindows, in_window, pane_of, windowing
 
+__all__ = ["ColumnDrift", "MonitorCalibration", "MonitorDrift", "WindowCalibration"]
+
 _LOGGER = logging.getLogger(__name__)
 _MINUTE = 60 * SECOND
 _DAYS = Windows(DAY, DAY)
@@ -32,8 +34,8 @@ class MonitorDrift(beam.PTransform[PCollection[TransactionBatch], PCollection[Co
     """Compare features and scores of each window with a reference: PSI, KS, missing and unknown values by column.
 
     On a stream a window is told of when the watermark passes its end, and again for late rows; input that is bounded at
-    its end. A column that has drifted is a line of the log and counts in the metric `monitor.drifted` as well: drift is
-    for whoever runs the model, and no alert on a transaction, so it does not go where those go.
+    its end. A column that has drifted counts in the metric `monitor.drifted`, and on a stream is a line of the log:
+    drift is for whoever runs the model, and no alert on a transaction, so it does not go where those go.
 
     Args:
         reference: what the data looked like in training.
@@ -51,7 +53,8 @@ class MonitorDrift(beam.PTransform[PCollection[TransactionBatch], PCollection[Co
         >>> from transforms.batch import from_rows
         >>> trained = number_reference("score", np.linspace(0, 1, 100))
         >>> reference = Reference(model_id="m", fingerprint="f", made_from="memory", columns=(trained,))
-        >>> rows = [{"transaction_id": str(n), "event_time": n, "amount_minor": 1, "score": n / 400} for n in range(100)]
+        >>> rows = [{"transaction_id": str(n), "event_time": n, "amount_minor": 1, "score": n / 400}
+        ...         for n in range(100)]
         >>> with TestPipeline() as pipeline:
         ...     batches = pipeline | beam.Create([from_rows(rows, {"score": pa.float64()})])
         ...     drifts = batches | MonitorDrift(reference, alarm=Alarm(rows=100))
@@ -73,17 +76,21 @@ class MonitorDrift(beam.PTransform[PCollection[TransactionBatch], PCollection[Co
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> PCollection[ColumnDrift]:
         measured = MeasureWindows(self.drift, ColumnDrift, self.windows, self.allowed_lateness_us)
-        tell = beam.ParDo(_TellDrift()).with_output_types(ColumnDrift)
+        tell = beam.ParDo(_TellDrift(log=not pcoll.is_bounded)).with_output_types(ColumnDrift)
         drifts: PCollection[ColumnDrift] = pcoll | "Measure" >> measured | "Tell" >> tell
         return drifts
 
 
 class _TellDrift(beam.DoFn):
-    """Count and log what has drifted."""
+    """Count what has drifted, and log it."""
+
+    def __init__(self, log: bool) -> None:
+        self.log = log
 
     def process(self, element: ColumnDrift) -> Iterator[ColumnDrift]:
         if element.drifted:
             Metrics.counter("monitor", "drifted").inc()
+        if element.drifted and self.log:
             start = Timestamp(micros=element.window_start).to_rfc3339()
             _LOGGER.warning(
                 "%s has drifted in the window from %s: PSI %.3f of %d rows", element.column, start, element.psi,
@@ -229,6 +236,9 @@ _Keyed = tuple[tuple[str, int], WindowCounts]
 @beam.typehints.with_input_types(WindowCounts)
 @beam.typehints.with_output_types(WindowCounts)
 class _AddUp(beam.CombineFn):
+    def __init__(self) -> None:
+        super().__init__()
+
     def create_accumulator(self) -> WindowCounts:
         return WindowCounts(np.zeros(0, dtype=np.int64))
 

@@ -199,9 +199,7 @@ def _finished(
         seed=request.seed,
     )
     plots = draw_plots(evaluation, measured.thresholds)
-    return TrainedModel(
-        onnx=fitted.onnx, manifest=measured, card=write_card(facts), plots=plots, reference=reference
-    )
+    return TrainedModel(onnx=fitted.onnx, manifest=measured, card=write_card(facts), plots=plots, reference=reference)
 
 
 def without_password(url: str) -> str:
