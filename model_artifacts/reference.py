@@ -142,7 +142,9 @@ def column_references(rows: pa.Table, numbers: Iterable[str], texts: Iterable[st
 
 def floats(values: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
     """A column as floats, with NaN for null."""
-    return np.asarray(values.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+    if not pa.types.is_float64(values.type):
+        values = values.cast(pa.float64())
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 def reference_bytes(reference: Reference) -> bytes:

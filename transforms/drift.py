@@ -159,12 +159,13 @@ def window_counts(batch: TransactionBatch, cells: Cells, windows: Windows) -> It
     times = batch.numpy("event_time")
     rows, starts = windows.of(times)
     distinct, at = np.unique(starts, return_inverse=True)
-    counts = np.empty((len(distinct), cells.starts[-1]), dtype=np.int64)
+    found = np.empty((len(cells.edges), len(batch)), dtype=np.int64)
     for place, (column, edges) in enumerate(zip(cells.reference.columns, cells.edges, strict=True)):
-        first, end = cells.starts[place], cells.starts[place + 1]
-        found = _bins(batch.rows.column(column.name), column, edges)
-        codes = at * (end - first) + found[rows]
-        counts[:, first:end] = np.bincount(codes, minlength=len(distinct) * (end - first)).reshape(len(distinct), -1)
+        np.add(_bins(batch.rows.column(column.name), column, edges), cells.starts[place], out=found[place])
+    width = cells.starts[-1]
+    if len(distinct) > 1 or len(rows) != len(batch):
+        found = found[:, rows] + at * width
+    counts = np.bincount(found.ravel(), minlength=len(distinct) * width).reshape(len(distinct), width)
     earliest = np.full(len(distinct), np.iinfo(np.int64).max)
     np.minimum.at(earliest, at, times[rows])
     yield from zip(distinct.tolist(), earliest.tolist(), counts, strict=True)
@@ -178,7 +179,7 @@ def _bins(values: pa.Array, column: ColumnReference, edges: Any) -> Ints:
         known = pc.fill_null(pc.index_in(texts, value_set=edges), missing - 1)
         return np.asarray(pc.if_else(texts.is_valid(), known, missing)).astype(np.int64)
     numbers = floats(values)
-    bins: Ints = np.searchsorted(edges, numbers, side="left")
+    bins: Ints = edges.searchsorted(numbers)
     finite = np.isfinite(numbers)
     return bins if finite.all() else np.where(finite, bins, missing)
 

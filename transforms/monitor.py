@@ -236,8 +236,8 @@ _Keyed = tuple[tuple[str, int], WindowCounts]
 @beam.typehints.with_input_types(WindowCounts)
 @beam.typehints.with_output_types(WindowCounts)
 class _AddUp(beam.CombineFn):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self) -> None:  # Beam's own has no types
+        pass
 
     def create_accumulator(self) -> WindowCounts:
         return WindowCounts(np.zeros(0, dtype=np.int64))
