@@ -22,6 +22,7 @@ from pipelines.plan import Plan
 from pipelines.stream import INTERRUPTED, end_now
 from transforms.alerts import Alert, RaiseAlerts
 from transforms.batch import TransactionBatch
+from transforms.budget import LimitAlerts
 from transforms.dead_letters import DeadLetter
 from transforms.decide import DecideTransactions
 from transforms.deduplicate import Deduplicate
@@ -44,7 +45,7 @@ class FraudOutputs:
     Attributes:
         raw: what was read, as it was read.
         decisions: batches with features, score, decision and reasons.
-        alerts: one for each transaction that was not approved, less those that are suppressed.
+        alerts: one for each transaction that was not approved, less those suppressed or over the budget.
         dead_letters: every record that got no decision, so that read = decisions + dead letters; and every
             record of the label source that is no label.
         summaries: counts, amounts and score quantiles of windows of event time.
@@ -86,12 +87,14 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
     scored = enriched.batches | "Score" >> ScoreTransactions(model, plan.settings.pipeline.batch_rows)
     decisions = (
         scored.batches
-        | "Decide" >> DecideTransactions(model, plan.thresholds, plan.rules)
+        | "Decide" >> DecideTransactions(model, plan.thresholds, plan.rules, plan.segments)
         | "CountScored" >> Count("scored")
     )
     alerts = decisions | "RaiseAlerts" >> RaiseAlerts() | "CountAlerts" >> Count("alerts")
     if plan.suppress_window:
         alerts = alerts | "SuppressAlerts" >> SuppressAlerts(plan.suppress_window, ordering=plan.ordering)
+    if plan.settings.alerts.cards_a_day:
+        alerts = alerts | "LimitAlerts" >> LimitAlerts(plan.settings.alerts.cards_a_day, plan.ordering)
     dead_letters = (
         [stage.dead_letters for stage in (parsed, unique, enriched, scored) if stage]
         | "GatherDeadLetters" >> beam.Flatten(pipeline=root)

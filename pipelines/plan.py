@@ -14,6 +14,7 @@ from transforms.decide import DECIDE_COLUMNS
 from transforms.durations import HOUR, SECOND, parse_duration
 from transforms.errors import UserError
 from transforms.features import FeatureSet, check_label_delay, shipped_feature_sets
+from transforms.policy import CompiledSegments, compile_segments
 from transforms.rules import CompiledRules, compile_rules, rule_columns
 from transforms.schema import Schema, load_schema
 from transforms.score import SCORE_COLUMNS
@@ -43,6 +44,7 @@ class Plan:
     thresholds: Thresholds
     costs: Costs
     rules: CompiledRules
+    segments: CompiledSegments
     ordering: Ordering
     allowed_lateness: int
     label_delay: int
@@ -95,9 +97,10 @@ def make_plan(settings: Settings) -> Plan:
         labels=labels,
         model_uri=model_uri,
         manifest=manifest,
-        thresholds=_thresholds(settings, manifest),
+        thresholds=policy_thresholds(settings, manifest),
         costs=_costs(settings, manifest),
         rules=compile_rules(settings.rules, rule_columns(schema, manifest.feature_set)),
+        segments=compile_segments(settings.policy.segments, rule_columns(schema, manifest.feature_set)),
         ordering=ordering if pipeline.ordering == "auto" else pipeline.ordering,
         allowed_lateness=parse_duration(pipeline.allowed_lateness),
         label_delay=label_delay,
@@ -159,7 +162,7 @@ def _model_uri(settings: Settings, schema: Schema) -> str:
     return uri
 
 
-def _thresholds(settings: Settings, manifest: Manifest) -> Thresholds:
+def policy_thresholds(settings: Settings, manifest: Manifest) -> Thresholds:
     """The policy's thresholds over the model's; one given alone moves the other out of its way."""
     policy, own = settings.policy, manifest.thresholds
     review = policy.review if policy.review is not None else own.review

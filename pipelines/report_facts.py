@@ -63,6 +63,7 @@ def run_facts(
         read=counters.get("read", 0),
         dead_letters=_by_reason(counters, "dead_letters"),
         refused_labels=_by_reason(counters, "refused_labels"),
+        over_budget=counters.get("alerts.over_budget", 0),
         suppressed=counters.get("alerts.suppressed", 0),
         undelivered=_by_reason(counters, "undelivered"),
         wall_seconds=wall_seconds,

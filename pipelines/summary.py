@@ -33,6 +33,7 @@ class RunFacts:
         dead_letters: how many by reason, duplicates among them.
         refused_labels: records of the label source that are no labels, by reason.
         suppressed: alerts that were counted and not sent, see `SuppressAlerts`.
+        over_budget: likewise, see `LimitAlerts`.
         undelivered: decisions and alerts that a sink refused for good, by reason.
         wall_seconds: how long the run took.
         throughput: its course, see `Progress.samples`.
@@ -52,6 +53,7 @@ class RunFacts:
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     refused_labels: Mapping[str, int] = field(default_factory=dict)
     suppressed: int = 0
+    over_budget: int = 0
     undelivered: Mapping[str, int] = field(default_factory=dict)
     wall_seconds: float
     throughput: Sequence[ThroughputSample] = ()
@@ -214,6 +216,8 @@ def _run(facts: RunFacts) -> list[_Line]:
     refused = sum(facts.refused_labels.values())
     lines += [_Line("labels refused", f"{refused:,}", note="see the dead letters")] if refused else []
     lines += [_Line("alerts not sent", f"{facts.suppressed:,}", note="suppressed")] if facts.suppressed else []
+    over = f"{facts.over_budget:,}"
+    lines += [_Line("alerts not sent", over, note="over the day's budget")] if facts.over_budget else []
     undelivered = sum(facts.undelivered.values())
     lines += [_Line("not delivered", f"{undelivered:,}", note="see the dead letters")] if undelivered else []
     lines += [
@@ -252,6 +256,7 @@ def summary_json(facts: RunFacts) -> bytes:
         "dead_letters": facts.dead_letters,
         "refused_labels": facts.refused_labels,
         "suppressed": facts.suppressed,
+        "over_budget": facts.over_budget,
         "undelivered": facts.undelivered,
         "late": run.late,
         "labelled": known,
