@@ -51,9 +51,9 @@ def endpoint_model(name: str, manifest: Manifest, region: str | None = None, url
 class EndpointModel:
     """See `endpoint_model`.
 
-    A call is made at a time, and the next batch waits for it: what an endpoint cannot take, the source is not asked for.
-    What it refuses for a moment (it is throttled, not ready, or its container fell over) is asked again, with waits that
-    grow, until `backoff` gives up and the bundle fails.
+    A call is made at a time, and the next batch waits for it: what an endpoint cannot take, the source is not asked
+    for. What it refuses for a moment (it is throttled, not ready, or its container fell over) is asked again, with
+    waits that grow, until `backoff` gives up and the bundle fails.
 
     Attributes:
         name: the endpoint's.

@@ -1,8 +1,8 @@
 """The training command as a SageMaker script-mode job: `entry_point` of an estimator, its channels and hyperparameters.
 
 SageMaker puts each channel's files under SM_CHANNEL_NAME, gives hyperparameters as flags, and keeps what lies in
-SM_MODEL_DIR. Hyperparameters are the flags of `python -m pipelines.training`, less `--source`, `--labels` and `--output`,
-which come from the channels `training` and `labels` and the model's directory.
+SM_MODEL_DIR. Hyperparameters are the flags of `python -m pipelines.training`, less `--source`, `--labels` and
+`--output`, which come from the channels `training` and `labels` and the model's directory.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def _files(channel: str, place: str) -> str:
     kinds = sorted(kind for kind in found if kind.split(".")[0] in _ENDINGS)
     if len(kinds) != 1:
         raise UserError(
-            f"channel {channel} must hold files of one kind, such as *.parquet or *.csv.gz; found {', '.join(kinds) or 'none'}"
+            f"channel {channel} must hold files of one kind, such as *.parquet or *.csv.gz; found "
+            f"{', '.join(kinds) or 'none'}"
         )
     return f"file:{place}/**/*.{kinds[0]}"
 
