@@ -36,9 +36,8 @@ class Policy:
 
     def severity(self, rows: PolicyRows) -> NDArray[np.int8]:
         """0 for what is approved, 1 for reviewed, 2 for declined, shape (rows,)."""
-        review, decline = np.float64(self.thresholds.review), np.float64(self.thresholds.decline)
-        if self.segments:
-            review, decline = self.segments.thresholds(rows.batch, self.thresholds)
+        one = self.thresholds
+        review, decline = self.segments.thresholds(rows.batch, one) if self.segments else (one.review, one.decline)
         return (rows.scores >= review).astype(np.int8) + (rows.scores >= decline)
 
 

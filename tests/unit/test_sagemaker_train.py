@@ -15,7 +15,7 @@ from transforms.schema import load_schema
 def channel(directory: Path, *names: str) -> str:
     directory.mkdir()
     for name in names:
-        (directory / name).write_text("TRANSACTION_ID\n1\n")
+        (directory / name).write_text("TRANSACTION_ID,TX_DATETIME,CUSTOMER_ID,TERMINAL_ID,TX_AMOUNT\n")
     return str(directory)
 
 
