@@ -31,7 +31,7 @@ setup(
         "": ["py.typed"],
         "transforms": ["schemas/*.toml", "feature_sets/*.toml"],
         "runners": ["flink/*.java", "local/*.java"],
-        "model_artifacts": ["*/model.onnx", "*/manifest.json", "*/MODEL_CARD.md", "*/plots/*"],
+        "model_artifacts": ["*/model.onnx", "*/manifest.json", "*/reference.json", "*/MODEL_CARD.md", "*/plots/*"],
     },
     entry_points={"console_scripts": ["fraud-detection = pipelines.fraud:command"]},
     classifiers=[

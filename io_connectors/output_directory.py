@@ -25,7 +25,7 @@ class OutputDirectory:
         path: the directory.
         artefacts: all of the following.
         decisions: directory of Parquet files.
-        alerts, dead_letters, windows: JSON lines.
+        alerts, dead_letters, windows, drift, calibration: JSON lines.
         statistics: what the run's workers hand to its report.
         report: one self-contained HTML page.
         summary: the figures of the run as JSON.
@@ -48,6 +48,8 @@ class OutputDirectory:
         self.alerts = self.path / "alerts.jsonl"
         self.dead_letters = self.path / "dead_letters.jsonl"
         self.windows = self.path / "windows.jsonl"
+        self.drift = self.path / "drift.jsonl"
+        self.calibration = self.path / "calibration.jsonl"
         self.statistics = self.path / "statistics.bin"
         self.report = self.path / "report.html"
         self.summary = self.path / "summary.json"
@@ -57,6 +59,8 @@ class OutputDirectory:
             self.alerts,
             self.dead_letters,
             self.windows,
+            self.drift,
+            self.calibration,
             self.statistics,
             self.report,
             self.summary,

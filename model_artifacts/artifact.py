@@ -5,6 +5,7 @@ A model is a directory:
     model.onnx       the graph: `features` (rows, features) in, `log_odds` or `probability` (rows,) out
     manifest.json    what the graph expects and how its scores are used, see `manifest.py`
     MODEL_CARD.md    the same for people, with plots/*.png
+    reference.json   optional: how features and scores lay in training, see `reference.py`
 
 Nothing in it is ever unpickled.
 """
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from model_artifacts.manifest import FORMAT_VERSION, Manifest
 from model_artifacts.onnx_graph import OnnxGraph, calibrate, sigmoid
+from model_artifacts.reference import REFERENCE_FILE, Reference, load_reference, reference_bytes
 from transforms.errors import UserError, did_you_mean
 
 SHIPPED = Path(__file__).parent
@@ -95,7 +97,7 @@ def load_model(uri: str) -> OnnxModel:
     Raises:
         UserError: no such model, or its files disagree; the message names the file and the difference.
     """
-    directory = _directory_of(uri)
+    directory = model_directory(uri)
     manifest_file, model_file = directory / MANIFEST_FILE, directory / MODEL_FILE
     try:
         manifest = _decode(_read(manifest_file))
@@ -121,8 +123,12 @@ def load_model(uri: str) -> OnnxModel:
     return OnnxModel(manifest, graph)
 
 
-def _directory_of(uri: str) -> Path:
-    """Where the model lies that a user calls `uri`."""
+def model_directory(uri: str) -> Path:
+    """Where the model lies that a user calls `uri`.
+
+    Raises:
+        UserError: no model lies there.
+    """
     scheme = re.match(r"([a-z][a-z0-9+.-]+):", uri)
     if scheme and scheme[1] != "file":
         raise UserError(f"model {uri!r}: {scheme[1]}: is not supported; give a name, a directory or file:DIRECTORY")
@@ -199,7 +205,23 @@ def _check_names(found: tuple[str, ...], declared: tuple[str, ...]) -> None:
         raise UserError(f"feature_names has {len(found)}, its feature_set {len(declared)}: {first} is only in {where}")
 
 
-def save_model(directory: Path, onnx_bytes: bytes, manifest: Manifest, card: str, plots: Mapping[str, bytes]) -> None:
+def model_reference(uri: str) -> Reference | None:
+    """How features and scores of a model lay in training; None of a model that was saved without.
+
+    Raises:
+        UserError: no such model, or its reference is broken or not its own.
+    """
+    return load_reference(model_directory(uri) / REFERENCE_FILE, load_model(uri).manifest)
+
+
+def save_model(
+    directory: Path,
+    onnx_bytes: bytes,
+    manifest: Manifest,
+    card: str,
+    plots: Mapping[str, bytes],
+    reference: Reference | None = None,
+) -> None:
     """Write a model directory, whole or not at all; a model already there is replaced.
 
     Args:
@@ -208,6 +230,7 @@ def save_model(directory: Path, onnx_bytes: bytes, manifest: Manifest, card: str
         manifest: what is known of it.
         card: the model card, Markdown.
         plots: PNG files by name, such as `roc.png`.
+        reference: what later data is compared with; None: its drift cannot be told.
 
     Raises:
         UserError: something that is not a model lies at `directory`, or it cannot be written.
@@ -223,6 +246,8 @@ def save_model(directory: Path, onnx_bytes: bytes, manifest: Manifest, card: str
             manifest_json = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
             (fresh / MANIFEST_FILE).write_bytes(manifest_json + b"\n")
             (fresh / CARD_FILE).write_text(card, "utf-8")
+            if reference is not None:
+                (fresh / REFERENCE_FILE).write_bytes(reference_bytes(reference))
             for name, content in plots.items():
                 (fresh / PLOTS / name).write_bytes(content)
             load_model(f"file:{fresh}")  # what cannot be loaded must not replace what can
@@ -254,7 +279,7 @@ def refuse_foreign(directory: Path) -> None:
         return
     if directory.is_symlink() or not directory.is_dir():
         raise UserError(f"{directory} exists and is not a directory; choose another place for the model")
-    own = {MODEL_FILE, MANIFEST_FILE, CARD_FILE, PLOTS}
+    own = {MODEL_FILE, MANIFEST_FILE, CARD_FILE, PLOTS, REFERENCE_FILE}
     foreign = sorted(entry.name for entry in directory.iterdir() if entry.name not in own)
     if foreign:
         raise UserError(

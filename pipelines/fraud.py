@@ -2,7 +2,7 @@
 
     source -> read -> parse -> deduplicate -> enrich -> score -> decide -> decision sinks
                         |           |            |        |         |-> raise alerts -> alert sinks
-                        |           |            |        |         |-> summarise windows, statistics
+                        |           |            |        |         |-> summarise windows, monitor, statistics
                         `-----------`------------`--------`-> dead letters
 
 `python -m pipelines.fraud --help` says how to run it.
@@ -22,11 +22,13 @@ from pipelines.plan import Plan
 from pipelines.stream import INTERRUPTED, end_now
 from transforms.alerts import Alert, RaiseAlerts
 from transforms.batch import TransactionBatch
+from transforms.budget import LimitAlerts
 from transforms.dead_letters import DeadLetter
 from transforms.decide import DecideTransactions
 from transforms.deduplicate import Deduplicate
 from transforms.enrich import EnrichTransactions
 from transforms.labels import AttachLabels, ReadLabels
+from transforms.monitor import ColumnDrift, MonitorCalibration, MonitorDrift, WindowCalibration
 from transforms.parse import ParseTransactions
 from transforms.raw_batch import RawBatch
 from transforms.score import ScoreTransactions, SharedModel
@@ -43,12 +45,14 @@ class FraudOutputs:
     Attributes:
         raw: what was read, as it was read.
         decisions: batches with features, score, decision and reasons.
-        alerts: one for each transaction that was not approved, less those that are suppressed.
+        alerts: one for each transaction that was not approved, less those suppressed or over the budget.
         dead_letters: every record that got no decision, so that read = decisions + dead letters; and every
             record of the label source that is no label.
         summaries: counts, amounts and score quantiles of windows of event time.
         statistics: one value over the whole run; with labels, how good the decisions were. None for a run that
             has no end; its summaries tell how it goes.
+        drift: how far features and scores of windows are from the model's training; None: nothing to compare with.
+        calibration: scores of windows against their labels; None for a run that has no end, likewise.
     """
 
     raw: PCollection[RawBatch]
@@ -57,6 +61,8 @@ class FraudOutputs:
     dead_letters: PCollection[DeadLetter]
     summaries: PCollection[WindowSummary]
     statistics: PCollection[RunStatistics] | None
+    drift: PCollection[ColumnDrift] | None = None
+    calibration: PCollection[WindowCalibration] | None = None
 
 
 def build(root: Any, plan: Plan) -> FraudOutputs:
@@ -67,7 +73,7 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
         "allowed_lateness": plan.allowed_lateness,
         "batch_rows": plan.settings.pipeline.batch_rows,
     }
-    model = SharedModel(plan.model_uri)
+    model, watched = SharedModel(plan.model_uri), plan.watched
     labels = root | "ReadLabels" >> ReadLabels(plan.labels.read, plan.schema, plan.label_delay) if plan.labels else None
 
     raw = root | "Read" >> plan.source.read | "CountRead" >> Count("read")
@@ -81,12 +87,14 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
     scored = enriched.batches | "Score" >> ScoreTransactions(model, plan.settings.pipeline.batch_rows)
     decisions = (
         scored.batches
-        | "Decide" >> DecideTransactions(model, plan.thresholds, plan.rules)
+        | "Decide" >> DecideTransactions(model, plan.thresholds, plan.rules, plan.segments)
         | "CountScored" >> Count("scored")
     )
     alerts = decisions | "RaiseAlerts" >> RaiseAlerts() | "CountAlerts" >> Count("alerts")
     if plan.suppress_window:
         alerts = alerts | "SuppressAlerts" >> SuppressAlerts(plan.suppress_window, ordering=plan.ordering)
+    if plan.settings.alerts.cards_a_day:
+        alerts = alerts | "LimitAlerts" >> LimitAlerts(plan.settings.alerts.cards_a_day, plan.ordering)
     dead_letters = (
         [stage.dead_letters for stage in (parsed, unique, enriched, scored) if stage]
         | "GatherDeadLetters" >> beam.Flatten(pipeline=root)
@@ -95,10 +103,13 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
     if labels:
         refused = labels.dead_letters | "CountRefusedLabels" >> Count("refused_labels")
         dead_letters = (dead_letters, refused) | "WithRefusedLabels" >> beam.Flatten()
-    statistics = None
+    drift = statistics = calibration = None
+    if watched.reference:
+        drift = decisions | "MonitorDrift" >> MonitorDrift(watched.reference, watched.windows, watched.alarm)
     if plan.bounded:
         judged = decisions | "AttachLabels" >> AttachLabels(labels.batches) if labels else decisions
         statistics = judged | "ComputeStatistics" >> ComputeStatistics(plan.manifest.feature_names)
+        calibration = judged | "MonitorCalibration" >> MonitorCalibration(watched.windows)
     return FraudOutputs(
         raw=raw,
         decisions=decisions,
@@ -107,6 +118,8 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
         summaries=decisions
         | "SummarizeWindows"
         >> SummarizeWindows(plan.summary_window, plan.summary_every, plan.summary_lateness, plan.summary_early),
+        drift=drift,
+        calibration=calibration,
         statistics=statistics,
     )
 

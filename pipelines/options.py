@@ -48,6 +48,7 @@ Results in the output directory, unless --sink and the like send them elsewhere:
   alerts.jsonl          those sent to review or declined
   dead_letters.jsonl    what could not be processed, and why
   windows.jsonl         counts, amounts and scores of each window of time
+  drift.jsonl           how far each day is from what the model learnt; calibration.jsonl: its scores against labels
   report.html           the run in figures and plots; summary.json: the figures
   error.log             what went wrong in full, if anything did
 

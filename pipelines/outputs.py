@@ -30,7 +30,7 @@ class Sinks:
 
     Attributes:
         decisions, alerts: one or more each.
-        dead_letters, summaries: one each.
+        dead_letters, summaries, drift, calibration: one each.
         last_resort: a local file for what even these refuse for good.
     """
 
@@ -38,6 +38,8 @@ class Sinks:
     alerts: tuple[Sink, ...]
     dead_letters: Sink
     summaries: Sink
+    drift: Sink
+    calibration: Sink
     last_resort: Sink
 
 
@@ -58,6 +60,8 @@ def open_sinks(output: Output, files: Sequence[str], columns: Sequence[str]) -> 
         alerts=tuple(record_sink(url, "--alert") for url in output.alerts or (f"file:{local.alerts}",)),
         dead_letters=record_sink(output.dead_letters or f"file:{local.dead_letters}", "--dead_letters"),
         summaries=record_sink(output.summaries or f"file:{local.windows}", "output.summaries"),
+        drift=record_sink(output.drift or f"file:{local.drift}", "output.drift"),
+        calibration=record_sink(output.calibration or f"file:{local.calibration}", "output.calibration"),
         last_resort=record_sink(_file_of(output.dead_letters) or f"file:{local.dead_letters}", "--dead_letters"),
     )
     _check_files(output, files, local)
@@ -75,7 +79,7 @@ def _check_files(output: Output, files: Sequence[str], local: OutputDirectory) -
     records = {
         "--alert": output.alerts,
         "--dead_letters": [output.dead_letters],
-        "output.summaries": [output.summaries],
+        **_window_records(output),
     }
     added: dict[str, str] = {}
     for flag, text in ((flag, url) for flag, urls in records.items() for url in urls if url):
@@ -98,6 +102,15 @@ def _check_files(output: Output, files: Sequence[str], local: OutputDirectory) -
             )
 
 
+def _window_records(output: Output) -> dict[str, list[str | None]]:
+    """By setting, where what is told of windows goes."""
+    return {
+        "output.summaries": [output.summaries],
+        "output.drift": [output.drift],
+        "output.calibration": [output.calibration],
+    }
+
+
 def check_watched(output: Output, files: Sequence[str]) -> None:
     """Refuse results where a source waits for more objects to read."""
     watched = [file.removeprefix("s3://") for file in files if file.startswith("s3://")]
@@ -106,8 +119,10 @@ def check_watched(output: Output, files: Sequence[str]) -> None:
     from io_connectors.s3.apart import check_apart
     from io_connectors.s3.objects import locations
 
-    flags = {"--sink": output.sinks, "--alert": output.alerts, "--dead_letters": [output.dead_letters]}
-    flags["output.summaries"] = [output.summaries]
+    flags: dict[str, Sequence[str | None]] = {
+        "--sink": output.sinks, "--alert": output.alerts, "--dead_letters": [output.dead_letters]
+    }  # fmt: skip
+    flags |= _window_records(output)
     for flag, text in ((flag, text) for flag, texts in flags.items() for text in texts if text):
         url = parse_url(text, DECISION_SINKS if flag == "--sink" else RECORD_SINKS, flag)
         if url.scheme == "s3":
@@ -131,6 +146,10 @@ def write(outputs: FraudOutputs, sinks: Sinks, source: Source) -> None:
     if source.commit is not None:
         held = {f"decisions[{at}]": delivered.written for at, delivered in enumerate(decided)}
         _ = {"read": outputs.raw, "dead_letters": dead.written, **held} | "CommitOffsets" >> source.commit
-    summed = outputs.summaries | "WriteSummaries" >> sinks.summaries
-    refused_again = (dead.dead_letters, summed.dead_letters) | "GatherRefused" >> beam.Flatten()
+    told = [outputs.summaries | "WriteSummaries" >> sinks.summaries]
+    if outputs.drift is not None:
+        told.append(outputs.drift | "WriteDrift" >> sinks.drift)
+    if outputs.calibration is not None:
+        told.append(outputs.calibration | "WriteCalibration" >> sinks.calibration)
+    refused_again = [dead.dead_letters, *(each.dead_letters for each in told)] | "GatherRefused" >> beam.Flatten()
     _ = refused_again | "WriteRefused" >> sinks.last_resort

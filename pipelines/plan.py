@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from io_connectors.sources import Source, open_source
 from model_artifacts.artifact import load_model
 from model_artifacts.manifest import Costs, Manifest, Thresholds
+from pipelines.monitor.watched import Watched, watched
 from pipelines.settings import Settings
 from transforms.batch import CANONICAL_FIELDS, PROVENANCE_COLUMNS
 from transforms.decide import DECIDE_COLUMNS
 from transforms.durations import HOUR, SECOND, parse_duration
 from transforms.errors import UserError
 from transforms.features import FeatureSet, check_label_delay, shipped_feature_sets
+from transforms.policy import CompiledSegments, compile_segments
 from transforms.rules import CompiledRules, compile_rules, rule_columns
 from transforms.schema import Schema, load_schema
 from transforms.score import SCORE_COLUMNS
@@ -30,6 +32,7 @@ class Plan:
         deduplicate_window: likewise; 0 lets every transaction through.
         suppress_window: likewise; 0 sends every alert.
         summary_window, summary_every, summary_early, summary_lateness: see `SummarizeWindows`, in microseconds.
+        watched: what is compared with the model's training.
     """
 
     settings: Settings
@@ -41,6 +44,7 @@ class Plan:
     thresholds: Thresholds
     costs: Costs
     rules: CompiledRules
+    segments: CompiledSegments
     ordering: Ordering
     allowed_lateness: int
     label_delay: int
@@ -50,6 +54,7 @@ class Plan:
     summary_every: int | None
     summary_early: int | None
     summary_lateness: int
+    watched: Watched
 
     @property
     def bounded(self) -> bool:
@@ -59,9 +64,7 @@ class Plan:
     @property
     def decision_columns(self) -> tuple[str, ...]:
         """What is known of a transaction once it is decided on, less where it came from."""
-        canonical = (field.name for field in CANONICAL_FIELDS if field.name not in PROVENANCE_COLUMNS)
-        names = (*canonical, *self.schema.own_columns, *self.manifest.feature_names, *SCORE_COLUMNS, *DECIDE_COLUMNS)
-        return tuple(dict.fromkeys(names))  # a feature may replace the column that it is made of
+        return _decision_columns(self.schema, self.manifest)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -94,9 +97,10 @@ def make_plan(settings: Settings) -> Plan:
         labels=labels,
         model_uri=model_uri,
         manifest=manifest,
-        thresholds=_thresholds(settings, manifest),
+        thresholds=policy_thresholds(settings, manifest),
         costs=_costs(settings, manifest),
         rules=compile_rules(settings.rules, rule_columns(schema, manifest.feature_set)),
+        segments=compile_segments(settings.policy.segments, rule_columns(schema, manifest.feature_set)),
         ordering=ordering if pipeline.ordering == "auto" else pipeline.ordering,
         allowed_lateness=parse_duration(pipeline.allowed_lateness),
         label_delay=label_delay,
@@ -106,7 +110,14 @@ def make_plan(settings: Settings) -> Plan:
         summary_every=parse_duration(settings.summary.every) if settings.summary.every else None,
         summary_early=parse_duration(settings.summary.early) or None,
         summary_lateness=parse_duration(settings.summary.allowed_lateness),
+        watched=watched(settings.monitor, model_uri, manifest, _decision_columns(schema, manifest)),
     )
+
+
+def _decision_columns(schema: Schema, manifest: Manifest) -> tuple[str, ...]:
+    canonical = (field.name for field in CANONICAL_FIELDS if field.name not in PROVENANCE_COLUMNS)
+    names = (*canonical, *schema.own_columns, *manifest.feature_names, *SCORE_COLUMNS, *DECIDE_COLUMNS)
+    return tuple(dict.fromkeys(names))  # a feature may replace the column that it is made of
 
 
 def check_columns(feature_set: FeatureSet, schema: Schema, who: str) -> None:
@@ -151,7 +162,7 @@ def _model_uri(settings: Settings, schema: Schema) -> str:
     return uri
 
 
-def _thresholds(settings: Settings, manifest: Manifest) -> Thresholds:
+def policy_thresholds(settings: Settings, manifest: Manifest) -> Thresholds:
     """The policy's thresholds over the model's; one given alone moves the other out of its way."""
     policy, own = settings.policy, manifest.thresholds
     review = policy.review if policy.review is not None else own.review

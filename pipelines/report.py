@@ -7,6 +7,7 @@ from html import escape
 
 from pipelines import report_plots
 from pipelines.formats import moment, share, span
+from pipelines.monitor.report import calibration_plot, drift_plot
 from pipelines.report_page import card, page, table
 from pipelines.summary import NO_LABELS, WAITS, RunFacts, some_labels
 from transforms import outcomes
@@ -68,6 +69,8 @@ def _plots(facts: RunFacts) -> list[str]:
         report_plots.saved_by_threshold(facts),
         report_plots.top_reasons(facts),
         report_plots.top_features(facts),
+        drift_plot(facts.monitored),
+        calibration_plot(facts.monitored),
     ]
 
 

@@ -13,10 +13,13 @@ from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.pvalue import PCollection
 
 from io_connectors.output_directory import OutputDirectory
+from pipelines.monitor.report import Monitored, read_rows
 from pipelines.plan import Plan
 from pipelines.progress import Progress
 from pipelines.setting_values import mask_secrets
 from pipelines.summary import RunFacts
+from transforms.calibration import WindowCalibration
+from transforms.drift import ColumnDrift
 from transforms.statistics import RunStatistics, RunStatisticsCoder
 
 
@@ -44,6 +47,8 @@ def run_facts(
         "alerts": ", ".join(settings.output.alerts) or str(output.alerts),
         "dead letters": settings.output.dead_letters or str(output.dead_letters),
         "windows": settings.output.summaries or str(output.windows),
+        "drift": settings.output.drift or str(output.drift),
+        "calibration": settings.output.calibration or str(output.calibration),
         "report": str(output.report),
         "figures": str(output.summary),
     }
@@ -58,12 +63,26 @@ def run_facts(
         read=counters.get("read", 0),
         dead_letters=_by_reason(counters, "dead_letters"),
         refused_labels=_by_reason(counters, "refused_labels"),
+        over_budget=counters.get("alerts.over_budget", 0),
         suppressed=counters.get("alerts.suppressed", 0),
         undelivered=_by_reason(counters, "undelivered"),
         wall_seconds=wall_seconds,
         throughput=progress.samples,
         files=files,
         minor_digits=plan.manifest.feature_set.minor_digits,
+        monitored=_monitored(plan, output, statistics),
+    )
+
+
+def _monitored(plan: Plan, output: OutputDirectory, statistics: RunStatistics) -> Monitored:
+    """What the run wrote of its windows, as far as it lies in the output directory."""
+    return Monitored(
+        drift=read_rows(output.drift, ColumnDrift),
+        calibration=read_rows(output.calibration, WindowCalibration),
+        psi_alert=plan.watched.alarm.psi,
+        full_from=(statistics.first_event_time or 0)
+        + max(f.window + f.delay for f in plan.manifest.feature_set.features),
+        why_not=plan.watched.why_not,
     )
 
 

@@ -19,6 +19,7 @@ Text = Annotated[str, Meta(min_length=1)]
 Duration = Annotated[str, Meta(extra={"duration": "0 or more"})]
 LongDuration = Annotated[str, Meta(extra={"duration": "more than 0"})]
 Probability = Annotated[float, Meta(gt=0, le=1)]
+Budget = Annotated[int, Meta(ge=1, le=10**6)]
 Cost = Annotated[int, Meta(ge=0, le=10**12)]
 
 

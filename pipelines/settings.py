@@ -26,7 +26,9 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from pipelines.setting_tables import rules_of, segments_of
 from pipelines.setting_values import (
+    Budget,
     Cost,
     Duration,
     LongDuration,
@@ -38,7 +40,7 @@ from pipelines.setting_values import (
 )
 from transforms.durations import parse_duration
 from transforms.errors import UserError, did_you_mean
-from transforms.rule_syntax import Rule, check_rules
+from transforms.rule_syntax import Rule, Segment
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -60,6 +62,12 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ] = None
     summaries: Annotated[
         Text | None, Meta(description="URL for the summaries of windows; none: windows.jsonl in the directory")
+    ] = None
+    drift: Annotated[
+        Text | None, Meta(description="URL for the drift of columns by window; none: drift.jsonl in the directory")
+    ] = None
+    calibration: Annotated[
+        Text | None, Meta(description="URL for scores against labels; none: calibration.jsonl in the directory")
     ] = None
 
 
@@ -106,6 +114,10 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     decline_cost_minor: Annotated[
         Cost | None, Meta(description="turning away a good customer, in minor units; none: the model's")
     ] = None
+    segments: Annotated[
+        tuple[Segment, ...],
+        Meta(description="[[policy.segments]]: name, when, review, decline; the first that applies to a transaction"),
+    ] = ()
 
 
 class Alerts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -114,6 +126,9 @@ class Alerts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     suppress: Annotated[
         Duration, Meta(description="how long after a card's alert its others are only counted; 0: all are sent")
     ] = "0"
+    cards_a_day: Annotated[
+        Budget | None, Meta(description="most cards that are alerted on in a day (UTC); none: no limit")
+    ] = None
 
 
 class Summary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -126,6 +141,23 @@ class Summary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     every: Annotated[LongDuration | None, Meta(description="a sliding window's period; none: fixed windows")] = None
     allowed_lateness: Annotated[Duration, Meta(description="how long a closed window still takes late rows")] = "1h"
     early: Annotated[Duration, Meta(description="how often an open window reports; 0: only when it closes")] = "30s"
+
+
+class Monitor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Whether what comes in is still like what the model learnt from."""
+
+    drift: Annotated[bool, Meta(description="whether features and scores are compared with the reference")] = True
+    reference: Annotated[
+        Text | None, Meta(description="file of what they are compared with; none: the model's own reference.json")
+    ] = None
+    window: Annotated[LongDuration, Meta(description="length of a window of event time that is compared")] = "1d"
+    every: Annotated[LongDuration | None, Meta(description="a sliding window's period; none: fixed windows")] = None
+    psi_alert: Annotated[
+        float, Meta(gt=0, le=100, description="population stability index from which on a column has drifted")
+    ] = 0.25
+    least_rows: Annotated[
+        int, Meta(ge=1, le=10**12, description="decisions without which a window says too little for that")
+    ] = 1000
 
 
 class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -149,6 +181,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     policy: Policy = Policy()
     alerts: Alerts = Alerts()
     summary: Summary = Summary()
+    monitor: Monitor = Monitor()
     progress: Progress = Progress()
     rules: tuple[Rule, ...] = ()
 
@@ -170,6 +203,8 @@ _KINDS = {name: kind for name, kind in get_type_hints(Settings).items() if name 
 _SECTIONS = {name: declared_settings(kind) for name, kind in _KINDS.items()}
 _SETTINGS = {f"{section}.{key}": setting for section, keys in _SECTIONS.items() for key, setting in keys.items()}
 _RULE = declared_settings(Rule)
+#: Settings that are lists of tables, and what makes them of these.
+_TABLES = {"rules": rules_of, "policy.segments": segments_of}
 
 
 def load_settings(
@@ -204,7 +239,7 @@ def settings_and_origins(
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for name, value, origin in given:  # the last one counts, the others must make sense too
-        values[name] = _rules(value, origin) if name == "rules" else _checked(name, value, origin)
+        values[name] = _TABLES[name](value, origin) if name in _TABLES else _checked(name, value, origin)
         origins[name] = origin
     sections: dict[str, Any] = {
         name: kind(**{key: values[f"{name}.{key}"] for key in _SECTIONS[name] if f"{name}.{key}" in values})
@@ -294,29 +329,6 @@ def _unknown(name: str) -> str:
     return f"{name} is not a setting{hint}" if key else f"[{name}] is not a section{hint}"
 
 
-def _rules(value: object, origin: str) -> tuple[Rule, ...]:
-    if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
-        raise UserError(f"{origin}: rules are tables: write [[rules]] and below it name, when and action")
-    rules = tuple(_rule(f"rules[{at}]", table, origin) for at, table in enumerate(value, start=1))
-    try:
-        check_rules(rules)
-    except UserError as error:
-        raise UserError(f"{origin}: {error}") from error
-    return rules
-
-
-def _rule(name: str, table: Mapping[str, object], origin: str) -> Rule:
-    for key in table:
-        if key not in _RULE:
-            hint = did_you_mean(key, _RULE) or f"; a rule has {', '.join(_RULE)}"
-            raise UserError(f"{origin}: {name}.{key} is not a setting{hint}")
-    missing = [key for key in _RULE if key not in table]
-    if missing:
-        raise UserError(f"{origin}: {name} has no {' and no '.join(missing)}; a rule has {', '.join(_RULE)}")
-    values: dict[str, Any] = {key: convert_setting(f"{name}.{key}", _RULE[key], table[key], origin) for key in _RULE}
-    return Rule(**values)
-
-
 def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
     """Refuse settings that are each right but do not go together."""
     review, decline = settings.policy.review, settings.policy.decline
@@ -325,12 +337,16 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
             f"policy.review ({review}, {origins['policy.review']}) must be at most policy.decline "
             f"({decline}, {origins['policy.decline']}): what is declined need not be reviewed"
         )
-    window, every = settings.summary.window, settings.summary.every
-    if window and every and parse_duration(every) > parse_duration(window):
-        raise UserError(
-            f"summary.every ({every}, {origins['summary.every']}) must be at most summary.window "
-            f"({window}, {origins['summary.window']}): rows between two windows would be in none"
-        )
+    for section, window, every in (
+        ("summary", settings.summary.window, settings.summary.every),
+        ("monitor", settings.monitor.window, settings.monitor.every),
+    ):
+        if window and every and parse_duration(every) > parse_duration(window):
+            given = origins.get(f"{section}.window", "the default")
+            raise UserError(
+                f"{section}.every ({every}, {origins[f'{section}.every']}) must be at most {section}.window "
+                f"({window}, {given}): rows between two windows would be in none"
+            )
 
 
 def settings_as_toml(settings: Settings, origins: Mapping[str, str] | None = None) -> str:
@@ -358,6 +374,8 @@ def settings_as_toml(settings: Settings, origins: Mapping[str, str] | None = Non
 
 
 def _toml(value: object) -> str:
+    if isinstance(value, msgspec.Struct):
+        return f"{{ {', '.join(f'{key} = {_toml(each)}' for key, each in msgspec.structs.asdict(value).items())} }}"
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
     # JSON writes text, numbers, true and false as TOML does, but for one character it need not escape.

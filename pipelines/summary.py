@@ -10,6 +10,7 @@ import msgspec
 
 from model_artifacts.manifest import Costs, Thresholds
 from pipelines.formats import moment, money, printable, share, span
+from pipelines.monitor.report import Monitored, monitoring_json, monitoring_lines
 from pipelines.progress import ThroughputSample
 from transforms import outcomes
 from transforms.histograms import duration_at, quantile_bin
@@ -32,11 +33,13 @@ class RunFacts:
         dead_letters: how many by reason, duplicates among them.
         refused_labels: records of the label source that are no labels, by reason.
         suppressed: alerts that were counted and not sent, see `SuppressAlerts`.
+        over_budget: likewise, see `LimitAlerts`.
         undelivered: decisions and alerts that a sink refused for good, by reason.
         wall_seconds: how long the run took.
         throughput: its course, see `Progress.samples`.
         files: what was written, and where.
         minor_digits: decimals of the currency.
+        monitored: drift and calibration of its windows.
     """
 
     statistics: RunStatistics
@@ -50,11 +53,13 @@ class RunFacts:
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     refused_labels: Mapping[str, int] = field(default_factory=dict)
     suppressed: int = 0
+    over_budget: int = 0
     undelivered: Mapping[str, int] = field(default_factory=dict)
     wall_seconds: float
     throughput: Sequence[ThroughputSample] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     minor_digits: int = 2
+    monitored: Monitored = field(default_factory=Monitored)
 
     def money(self, minor: int) -> str:
         """An amount of this run in major units."""
@@ -99,6 +104,7 @@ def summary_text(facts: RunFacts, colour: bool = False) -> str:
         ("TRANSACTIONS", _decisions(facts)),
         ("FRAUD", _fraud(facts)),
         ("MONEY", _money(facts)),
+        ("MONITORING", [_Line(label, note=words) for label, words in monitoring_lines(facts.monitored)]),
         ("RUN", _run(facts)),
         ("FILES", [_Line(label, note=path) for label, path in facts.files.items()]),
     ]
@@ -210,6 +216,8 @@ def _run(facts: RunFacts) -> list[_Line]:
     refused = sum(facts.refused_labels.values())
     lines += [_Line("labels refused", f"{refused:,}", note="see the dead letters")] if refused else []
     lines += [_Line("alerts not sent", f"{facts.suppressed:,}", note="suppressed")] if facts.suppressed else []
+    over = f"{facts.over_budget:,}"
+    lines += [_Line("alerts not sent", over, note="over the day's budget")] if facts.over_budget else []
     undelivered = sum(facts.undelivered.values())
     lines += [_Line("not delivered", f"{undelivered:,}", note="see the dead letters")] if undelivered else []
     lines += [
@@ -248,6 +256,7 @@ def summary_json(facts: RunFacts) -> bytes:
         "dead_letters": facts.dead_letters,
         "refused_labels": facts.refused_labels,
         "suppressed": facts.suppressed,
+        "over_budget": facts.over_budget,
         "undelivered": facts.undelivered,
         "late": run.late,
         "labelled": known,
@@ -257,6 +266,7 @@ def summary_json(facts: RunFacts) -> bytes:
         "recall": outcomes.recall(run),
         "average_precision": outcomes.average_precision(run),
         "money": {"saved": worth.saved, **msgspec.to_builtins(worth)} if known else None,
+        "monitoring": monitoring_json(facts.monitored),
         "wall_seconds": facts.wall_seconds,
         "transactions_per_second": facts.rate,
         "latency_seconds": {"p50": facts.latency(0.5), "p99": facts.latency(0.99)},

@@ -13,6 +13,7 @@ from apache_beam.pvalue import PCollection
 from model_artifacts.artifact import Model
 from model_artifacts.manifest import Thresholds
 from transforms.batch import TransactionBatch
+from transforms.policy import CompiledSegments
 from transforms.reasons import reasons
 from transforms.rules import CompiledRules
 
@@ -23,16 +24,22 @@ _DECISIONS = np.array([APPROVE, REVIEW, DECLINE])
 
 
 def decide_batch(
-    batch: TransactionBatch, model: Model, thresholds: Thresholds, rules: CompiledRules | None = None
+    batch: TransactionBatch,
+    model: Model,
+    thresholds: Thresholds,
+    rules: CompiledRules | None = None,
+    segments: CompiledSegments | None = None,
 ) -> TransactionBatch:
     """The batch with `decision` and `reasons`.
 
-    A score from `thresholds.review` on is reviewed, from `thresholds.decline` on declined; a rule that
-    applies can only make a decision stricter. Reasons are given for what is not approved: first the
-    rules that applied, then the features that pushed the score up.
+    A score from `thresholds.review` on is reviewed, from `thresholds.decline` on declined; a segment that a
+    transaction is in has thresholds of its own, and a rule that applies can only make a decision stricter.
+    Reasons are given for what is not approved: first the rules that applied, then the features that pushed
+    the score up.
     """
     scores = batch.numpy("score")
-    severity = (scores >= thresholds.review).astype(np.int8) + (scores >= thresholds.decline)
+    review, decline = segments.thresholds(batch, thresholds) if segments else (thresholds.review, thresholds.decline)
+    severity = (scores >= review).astype(np.int8) + (scores >= decline)
     applied = [(rule, mask) for rule, mask in rules.apply(batch) if mask.any()] if rules else []
     for rule, mask in applied:
         severity[mask] = np.maximum(severity[mask], 2 if rule.action == DECLINE else 1)
@@ -64,6 +71,7 @@ class DecideTransactions(beam.PTransform[PCollection[TransactionBatch], PCollect
         load: gives the model that scored them, for the reasons; see `SharedModel`.
         thresholds: from which scores on to review and to decline; the model's own when not given.
         rules: conditions that force a review or a decline.
+        segments: transactions with thresholds of their own.
 
     Example:
         >>> import apache_beam as beam
@@ -85,27 +93,40 @@ class DecideTransactions(beam.PTransform[PCollection[TransactionBatch], PCollect
     """
 
     def __init__(
-        self, load: Callable[[], Model], thresholds: Thresholds | None = None, rules: CompiledRules | None = None
+        self,
+        load: Callable[[], Model],
+        thresholds: Thresholds | None = None,
+        rules: CompiledRules | None = None,
+        segments: CompiledSegments | None = None,
     ) -> None:
         super().__init__()
         self.load = load
         self.thresholds = thresholds
         self.rules = rules
+        self.segments = segments
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> PCollection[TransactionBatch]:
-        fn = _Decide(self.load, self.thresholds, self.rules)
+        fn = _Decide(self.load, self.thresholds, self.rules, self.segments)
         decided: PCollection[TransactionBatch] = pcoll | "Decide" >> beam.ParDo(fn).with_output_types(TransactionBatch)
         return decided
 
 
 class _Decide(beam.DoFn):
-    def __init__(self, load: Callable[[], Model], thresholds: Thresholds | None, rules: CompiledRules | None) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Model],
+        thresholds: Thresholds | None,
+        rules: CompiledRules | None,
+        segments: CompiledSegments | None,
+    ) -> None:
         self.load = load
         self.thresholds = thresholds
         self.rules = rules
+        self.segments = segments
 
     def setup(self) -> None:
         self.model = self.load()
 
     def process(self, element: TransactionBatch) -> Iterator[Any]:
-        yield decide_batch(element, self.model, self.thresholds or self.model.manifest.thresholds, self.rules)
+        thresholds = self.thresholds or self.model.manifest.thresholds
+        yield decide_batch(element, self.model, thresholds, self.rules, self.segments)

@@ -56,6 +56,40 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     action: Literal["review", "decline"]
 
 
+class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One `[[policy.segments]]` entry: thresholds of its own for some transactions.
+
+    Attributes:
+        name: what errors and tables call it.
+        when: the condition, in the language of `transforms.rules`.
+        review, decline: scores from which on such a transaction is reviewed, and declined.
+    """
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    when: str
+    review: Annotated[float, msgspec.Meta(gt=0, le=1)]
+    decline: Annotated[float, msgspec.Meta(gt=0, le=1)]
+
+    def as_rule(self) -> Rule:
+        """The condition as a rule, which is how it is compiled and complained of."""
+        return Rule(name=self.name, when=self.when, action="review")
+
+
+def check_segments(segments: Sequence[Segment]) -> None:
+    """Refuse what is wrong with segments whatever the columns are.
+
+    Raises:
+        UserError: names the segment.
+    """
+    check_rules([segment.as_rule() for segment in segments])
+    for segment in segments:
+        if segment.review > segment.decline:
+            raise UserError(
+                f"segment {segment.name!r}: review ({segment.review:g}) must be at most decline ({segment.decline:g}): "
+                "what is declined need not be reviewed"
+            )
+
+
 def check_rules(rules: Sequence[Rule]) -> None:
     """Refuse what is wrong with rules whatever the columns are, so that it shows before anything is loaded.
 

@@ -8,19 +8,16 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 from apache_beam.transforms.core import Windowing
-from apache_beam.transforms.trigger import AccumulationMode, AfterCount, AfterProcessingTime, AfterWatermark
-from apache_beam.transforms.window import FixedWindows, GlobalWindows, IntervalWindow, SlidingWindows
-from apache_beam.utils.timestamp import Duration, Timestamp
-from apache_beam.utils.windowed_value import PaneInfoTiming, WindowedValue
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.timestamp import Timestamp
 
 from transforms.batch import TransactionBatch
 from transforms.durations import DAY, HOUR, SECOND
 from transforms.errors import UserError
-from transforms.window_summary import Pane, Windows, WindowSummary, window_partials, window_summaries
+from transforms.window_summary import Windows, WindowSummary, window_partials, window_summaries
+from transforms.windowing import IntoWindows, in_window, pane_of, windowing
 
 __all__ = ["SummarizeWindows", "WindowSummary"]
-
-_PANES: dict[int, Pane] = {PaneInfoTiming.EARLY: "early", PaneInfoTiming.LATE: "late"}
 
 
 class SummarizeWindows(beam.PTransform[PCollection[TransactionBatch], PCollection[WindowSummary]]):
@@ -88,11 +85,11 @@ class SummarizeWindows(beam.PTransform[PCollection[TransactionBatch], PCollectio
                 | "UntilTheEnd" >> beam.WindowInto(GlobalWindows())
                 | "GroupDays" >> beam.GroupByKey()
             )
-            summaries = grouped | "SummarizeDays" >> _IntoWindows(
+            summaries = grouped | "SummarizeDays" >> IntoWindows(
                 _SummarizeDay(self.windows, self.by), WindowSummary, self.windowing()
             )
             return summaries
-        counted = pcoll | "CountByWindow" >> _IntoWindows(
+        counted = pcoll | "CountByWindow" >> IntoWindows(
             _CountByWindow(self.windows, self.by), _Partial, self.windowing()
         )
         summarize = beam.ParDo(_SummarizeWindow(self.windows, self.by)).with_output_types(WindowSummary)
@@ -101,14 +98,7 @@ class SummarizeWindows(beam.PTransform[PCollection[TransactionBatch], PCollectio
 
     def windowing(self) -> Windowing:
         """The windows and when they fire, as Beam has them."""
-        size, every = Duration(micros=self.windows.size), Duration(micros=self.windows.every)
-        early = AfterProcessingTime(self.early_us // SECOND) if self.early_us else None
-        return Windowing(
-            FixedWindows(size) if size == every else SlidingWindows(size, every),
-            triggerfn=AfterWatermark(early=early, late=AfterCount(1)),
-            accumulation_mode=AccumulationMode.ACCUMULATING,
-            allowed_lateness=self.allowed_lateness_us / SECOND,
-        )
+        return windowing(self.windows, self.allowed_lateness_us, self.early_us)
 
 
 #: (category, number of a span of time) and a partial count. The span is part of the key, because on
@@ -116,31 +106,10 @@ class SummarizeWindows(beam.PTransform[PCollection[TransactionBatch], PCollectio
 _Partial = tuple[tuple[str, int], bytes]
 
 
-class _IntoWindows(beam.ParDo):
-    """A ParDo whose function puts its outputs into windows itself.
-
-    `beam.WindowInto` would give a partial count of a sliding window every window around its timestamp,
-    also those it was not counted for.
-    """
-
-    def __init__(self, fn: beam.DoFn, output_type: Any, windowing: Windowing) -> None:
-        beam.ParDo.__init__(self, fn)
-        beam.ParDo.with_output_types(self, output_type)
-        self.windowing = windowing
-
-    def get_windowing(self, inputs: Any) -> Windowing:
-        return self.windowing
-
-
 class _Counting(beam.DoFn):
     def __init__(self, windows: Windows, by: str | None) -> None:
         self.windows = windows
         self.by = by
-
-    def in_window(self, value: Any, start: int, timestamp: Timestamp) -> Any:
-        """The element `value` in the window from `start`, as Beam takes it from a function's `process`."""
-        window = IntervalWindow(Timestamp(micros=start), Timestamp(micros=start + self.windows.size))
-        return WindowedValue(value, timestamp, (window,))
 
 
 class _CountByWindow(_Counting):
@@ -148,7 +117,7 @@ class _CountByWindow(_Counting):
         for key, earliest, partial in window_partials(element, self.windows, self.by, self.windows.every):
             # The time of a counted row: not before the batch's own, so that nothing turns late here.
             timestamp = Timestamp(micros=earliest - earliest % 1000)
-            yield self.in_window((key, partial), key[1] * self.windows.every, timestamp)
+            yield in_window((key, partial), key[1] * self.windows.every, self.windows.size, timestamp)
 
 
 class _SummarizeWindow(_Counting):
@@ -156,8 +125,7 @@ class _SummarizeWindow(_Counting):
         self, element: tuple[tuple[str, int], Iterable[bytes]], pane: Any = beam.DoFn.PaneInfoParam
     ) -> Iterator[WindowSummary]:
         (category, _), partials = element
-        timing, firing = _PANES.get(pane.timing, "on_time"), max(pane.index, 0)
-        yield from window_summaries(category, partials, self.windows, self.by, timing, firing)
+        yield from window_summaries(category, partials, self.windows, self.by, *pane_of(pane))
 
 
 class _CountByDay(_Counting):
@@ -170,4 +138,5 @@ class _SummarizeDay(_Counting):
     def process(self, element: tuple[tuple[str, int], Iterable[bytes]]) -> Iterator[WindowSummary]:
         (category, _), partials = element
         for summary in window_summaries(category, partials, self.windows, self.by):
-            yield self.in_window(summary, summary.window_start, Timestamp(micros=summary.window_end - 1000))
+            last = Timestamp(micros=summary.window_end - 1000)
+            yield in_window(summary, summary.window_start, self.windows.size, last)

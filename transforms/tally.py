@@ -5,7 +5,7 @@ counters can: workers that share the process add to them, the progress display r
 for people to look at; what must be right comes from the pipeline's own outputs.
 
 Names in use: `read`, `scored`, `alerts`, `dead_letters`, `undelivered` (records; dead letters also by their reason, as
-`dead_letters.duplicate`), `alerts.suppressed`, `watermark_us` (the highest event
+`dead_letters.duplicate`), `alerts.suppressed`, `alerts.over_budget`, `watermark_us` (the highest event
 time seen, in microseconds since 1970).
 
 Example:

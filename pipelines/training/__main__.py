@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace) -> None:
     )
     _say(f"{table.num_rows:,} transactions")
     trained = train(table, request, _say)
-    save_model(output, trained.onnx, trained.manifest, trained.card, trained.plots)
+    save_model(output, trained.onnx, trained.manifest, trained.card, trained.plots, trained.reference)
     _report(trained, output)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from model_artifacts.artifact import OnnxModel
 from model_artifacts.manifest import Costs, Manifest, ModelKind, TrainingFacts
 from model_artifacts.onnx_graph import OnnxGraph, calibrate, sigmoid
+from model_artifacts.reference import Reference
 from pipelines.training.calibrate import fit_platt
 from pipelines.training.card import CardFacts, write_card
 from pipelines.training.dataset import LabelledRows, labelled_rows
@@ -22,6 +23,7 @@ from pipelines.training.evaluate import Evaluation, evaluate
 from pipelines.training.fit import ClassWeight, FittedModel, fit_model
 from pipelines.training.leakage import refuse_label_features, refuse_shared_ids, refuse_telltales
 from pipelines.training.plots import draw_plots
+from pipelines.training.reference import training_reference
 from pipelines.training.split import Periods, SplitRequest, day, split_by_time, warm_up, within
 from pipelines.training.thresholds import choose_thresholds
 from transforms.durations import format_duration
@@ -71,12 +73,14 @@ class TrainedModel:
         manifest: with the test days' metrics.
         card: MODEL_CARD.md.
         plots: PNG files by name.
+        reference: how features and scores lay in the training period.
     """
 
     onnx: bytes
     manifest: Manifest
     card: str
     plots: dict[str, bytes]
+    reference: Reference
 
 
 def train(table: pa.Table, request: TrainingRequest, say: Callable[[str], None] = lambda line: None) -> TrainedModel:
@@ -104,7 +108,8 @@ def train(table: pa.Table, request: TrainingRequest, say: Callable[[str], None] 
     model = _calibrated(fitted, fit_rows, calibration_rows, _facts(rows, periods, request), request)
     say(f"testing on {day(periods.test_from)} to {day(periods.test_to)}")
     evaluation = evaluate(model, rows, periods, request.label_delay, request.seed)
-    return _finished(model.manifest, fitted, rows, periods, evaluation, request)
+    reference = training_reference(table, model, periods)
+    return _finished(model.manifest, fitted, rows, periods, evaluation, reference, request)
 
 
 def _training_parts(
@@ -180,6 +185,7 @@ def _finished(
     rows: LabelledRows,
     periods: Periods,
     evaluation: Evaluation,
+    reference: Reference,
     request: TrainingRequest,
 ) -> TrainedModel:
     measured = msgspec.structs.replace(manifest, metrics=evaluation.metrics)
@@ -193,7 +199,7 @@ def _finished(
         seed=request.seed,
     )
     plots = draw_plots(evaluation, measured.thresholds)
-    return TrainedModel(onnx=fitted.onnx, manifest=measured, card=write_card(facts), plots=plots)
+    return TrainedModel(onnx=fitted.onnx, manifest=measured, card=write_card(facts), plots=plots, reference=reference)
 
 
 def without_password(url: str) -> str:

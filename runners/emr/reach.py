@@ -58,6 +58,8 @@ def _results(settings: Settings) -> Iterator[tuple[str, str, str | None]]:
         yield "--alert", "alerts", text
     yield "--dead_letters", "what could not be processed", output.dead_letters
     yield "--set output.summaries=URL", "the summaries of windows", output.summaries
+    if settings.monitor.drift:
+        yield "--set output.drift=URL (or monitor.drift=false)", "the drift of windows", output.drift
 
 
 def _check_source(flag: str, text: str) -> None:

@@ -18,7 +18,7 @@ SUMMARIES = "output.summaries=s3://results/windows"
 
 
 def settings(*sets: str, **flags: object) -> Settings:
-    return load_settings(sets=[SUMMARIES, *sets], flags={**REMOTE, **flags})
+    return load_settings(sets=[SUMMARIES, "output.drift=s3://results/drift", *sets], flags={**REMOTE, **flags})
 
 
 def test_remote_places_pass() -> None:
@@ -38,6 +38,9 @@ def test_summaries_must_have_a_place() -> None:
     """They have no flag of their own, so the message says how to set them."""
     with pytest.raises(UserError, match=r"^--set output\.summaries=URL is not given"):
         check_reach(load_settings(flags=REMOTE))
+    with pytest.raises(UserError, match=r"^--set output\.drift=URL \(or monitor\.drift=false\) is not given"):
+        check_reach(load_settings(sets=[SUMMARIES], flags=REMOTE))
+    check_reach(load_settings(sets=[SUMMARIES, "monitor.drift=false"], flags=REMOTE))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,304 @@
+"""Watch decisions in windows of event time: do they still look like what the model was trained on, and come true?"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.metrics import Metrics
+from apache_beam.pvalue import PCollection
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.timestamp import Timestamp
+
+from model_artifacts.reference import Reference
+from transforms.batch import TransactionBatch
+from transforms.calibration import Calibration, WindowCalibration
+from transforms.drift import Alarm, Cells, ColumnDrift, Drift
+from transforms.durations import DAY, HOUR, SECOND
+from transforms.histograms import Ints
+from transforms.window_summary import Pane, Windows
+from transforms.windowing import IntoWindows, in_window, pane_of, windowing
+
+__all__ = ["ColumnDrift", "MonitorCalibration", "MonitorDrift", "WindowCalibration"]
+
+_LOGGER = logging.getLogger(__name__)
+_MINUTE = 60 * SECOND
+_DAYS = Windows(DAY, DAY)
+
+
+class MonitorDrift(beam.PTransform[PCollection[TransactionBatch], PCollection[ColumnDrift]]):
+    """Compare features and scores of each window with a reference: PSI, KS, missing and unknown values by column.
+
+    On a stream a window is told of when the watermark passes its end, and again for late rows; input that is bounded at
+    its end. A column that has drifted counts in the metric `monitor.drifted`, and on a stream is a line of the log:
+    drift is for whoever runs the model, and no alert on a transaction, so it does not go where those go.
+
+    Args:
+        reference: what the data looked like in training.
+        windows: a day's is the shortest that does not compare nights with days.
+        alarm: when a column has drifted.
+        allowed_lateness_us: how long a closed window still takes late rows, in microseconds.
+
+    Example:
+        >>> import apache_beam as beam
+        >>> import numpy as np
+        >>> import pyarrow as pa
+        >>> from apache_beam.testing.test_pipeline import TestPipeline
+        >>> from apache_beam.testing.util import assert_that, equal_to
+        >>> from model_artifacts.reference import number_reference
+        >>> from transforms.batch import from_rows
+        >>> trained = number_reference("score", np.linspace(0, 1, 100))
+        >>> reference = Reference(model_id="m", fingerprint="f", made_from="memory", columns=(trained,))
+        >>> rows = [{"transaction_id": str(n), "event_time": n, "amount_minor": 1, "score": n / 400}
+        ...         for n in range(100)]
+        >>> with TestPipeline() as pipeline:
+        ...     batches = pipeline | beam.Create([from_rows(rows, {"score": pa.float64()})])
+        ...     drifts = batches | MonitorDrift(reference, alarm=Alarm(rows=100))
+        ...     told = drifts | beam.Map(lambda d: (d.column, d.rows, round(d.ks, 2), d.drifted))
+        ...     _ = assert_that(told, equal_to([("score", 100, 0.74, True)]))
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        windows: Windows = _DAYS,
+        alarm: Alarm | None = None,
+        allowed_lateness_us: int = HOUR,
+    ) -> None:
+        super().__init__()
+        self.drift = Drift(Cells(reference), alarm or Alarm())
+        self.windows = windows
+        self.allowed_lateness_us = allowed_lateness_us
+
+    def expand(self, pcoll: PCollection[TransactionBatch]) -> PCollection[ColumnDrift]:
+        measured = MeasureWindows(self.drift, ColumnDrift, self.windows, self.allowed_lateness_us)
+        tell = beam.ParDo(_TellDrift(log=not pcoll.is_bounded)).with_output_types(ColumnDrift)
+        drifts: PCollection[ColumnDrift] = pcoll | "Measure" >> measured | "Tell" >> tell
+        return drifts
+
+
+class _TellDrift(beam.DoFn):
+    """Count what has drifted, and log it."""
+
+    def __init__(self, log: bool) -> None:
+        self.log = log
+
+    def process(self, element: ColumnDrift) -> Iterator[ColumnDrift]:
+        if element.drifted:
+            Metrics.counter("monitor", "drifted").inc()
+        if element.drifted and self.log:
+            start = Timestamp(micros=element.window_start).to_rfc3339()
+            _LOGGER.warning(
+                "%s has drifted in the window from %s: PSI %.3f of %d rows", element.column, start, element.psi,
+                element.rows,
+            )  # fmt: skip
+        yield element
+
+
+class MonitorCalibration(beam.PTransform[PCollection[TransactionBatch], PCollection[WindowCalibration]]):
+    """Compare the scores of each window with the labels that are known: the share of frauds by bin of scores.
+
+    Rows without a label count for nothing, so a window is judged on what has matured.
+
+    Args:
+        windows: to compare in.
+        allowed_lateness_us: how long a closed window still takes late rows, in microseconds.
+    """
+
+    def __init__(self, windows: Windows = _DAYS, allowed_lateness_us: int = HOUR) -> None:
+        super().__init__()
+        self.windows = windows
+        self.allowed_lateness_us = allowed_lateness_us
+
+    def expand(self, pcoll: PCollection[TransactionBatch]) -> PCollection[WindowCalibration]:
+        measured: PCollection[WindowCalibration] = pcoll | "Measure" >> MeasureWindows(
+            Calibration(), WindowCalibration, self.windows, self.allowed_lateness_us
+        )
+        return measured
+
+
+class Measure(Protocol):
+    """Something that is counted in whole numbers, added up, and told of a window at once."""
+
+    @property
+    def key(self) -> str:
+        """Differs where counts cannot be added."""
+
+    def count(self, batch: TransactionBatch, windows: Windows) -> Iterator[tuple[int, int, Ints]]:
+        """Of each window that a batch touches: its start, the earliest event time counted, the counts."""
+
+    def tell(self, counts: Ints, start: int, end: int, pane: Pane, firing: int) -> Iterable[Any]:
+        """What the counts of a whole window say."""
+
+
+class MeasureWindows(beam.PTransform[PCollection[TransactionBatch], PCollection[Any]]):
+    """Count batches in columns, add up the counts of each window, and tell what they say.
+
+    A runner may keep everything that was counted until a window closes, which for a day is much. On a stream counts are
+    therefore added up by the minute, and minutes to windows: what waits is a few thousand numbers for each minute of
+    each open window.
+
+    Args:
+        measure: what is counted and told.
+        kind: the type of what it tells.
+        windows: to tell of.
+        allowed_lateness_us: how long a closed window still takes late rows, in microseconds.
+    """
+
+    def __init__(self, measure: Measure, kind: type, windows: Windows, allowed_lateness_us: int) -> None:
+        super().__init__()
+        self.measure = measure
+        self.kind = kind
+        self.windows = windows
+        self.allowed_lateness_us = allowed_lateness_us
+
+    def expand(self, pcoll: PCollection[TransactionBatch]) -> PCollection[Any]:
+        last = windowing(self.windows, self.allowed_lateness_us)
+        told: PCollection[Any]
+        if pcoll.is_bounded:
+            count = beam.ParDo(_CountWindows(self.measure, self.windows)).with_output_types(_Keyed)
+            added = (
+                pcoll
+                | "Count" >> count
+                | "UntilTheEnd" >> beam.WindowInto(GlobalWindows())
+                | "AddUp" >> beam.CombinePerKey(_AddUp())
+            )
+            told = added | "Tell" >> IntoWindows(_TellKeyed(self.measure, self.windows), self.kind, last)
+            return told
+        steps = _steps(self.windows)
+        each = windowing(steps, self.allowed_lateness_us, accumulating=False)
+        added = (
+            pcoll
+            | "CountSteps" >> IntoWindows(_CountSteps(self.measure, steps), _Keyed, each)
+            | "AddUpSteps" >> beam.CombinePerKey(_AddUp())
+            | "IntoWindows" >> beam.WindowInto(last.windowfn, trigger=last.triggerfn,
+                                               accumulation_mode=last.accumulation_mode,
+                                               allowed_lateness=last.allowed_lateness)
+            | "AddUp" >> beam.CombinePerKey(_AddUp())
+        )  # fmt: skip
+        told = added | "Tell" >> beam.ParDo(_TellWindow(self.measure)).with_output_types(self.kind)
+        return told
+
+
+def _steps(windows: Windows) -> Windows:
+    """Windows of a minute, if those asked for are made of whole minutes; else as long as their period."""
+    whole = windows.every % _MINUTE == 0 and windows.size % windows.every == 0
+    step = _MINUTE if whole else int(np.gcd(windows.every, windows.size))
+    return Windows(step, step)
+
+
+@dataclass(frozen=True, eq=False)
+class WindowCounts:
+    """Counts that can be added."""
+
+    values: Ints
+
+
+class WindowCountsCoder(beam.coders.Coder):
+    """Most counts are 0: a version byte, how many there are, how many are not 0, then places and values of those."""
+
+    VERSION = 1
+
+    def encode(self, value: WindowCounts) -> bytes:
+        places = np.flatnonzero(value.values)
+        head = bytes([self.VERSION]) + len(value.values).to_bytes(4, "big") + len(places).to_bytes(4, "big")
+        return head + places.astype("<u4").tobytes() + value.values[places].astype("<i8").tobytes()
+
+    def decode(self, encoded: bytes) -> WindowCounts:
+        if encoded[0] != self.VERSION:
+            raise ValueError(
+                f"a window's counts of coder version {encoded[0]} cannot be read by version {self.VERSION}: "
+                "restore with the release that wrote it"
+            )
+        total, used = int.from_bytes(encoded[1:5], "big"), int.from_bytes(encoded[5:9], "big")
+        values = np.zeros(total, dtype=np.int64)
+        values[np.frombuffer(encoded, "<u4", used, 9)] = np.frombuffer(encoded, "<i8", used, 9 + 4 * used)
+        return WindowCounts(values)
+
+    def is_deterministic(self) -> bool:
+        return True
+
+    def to_type_hint(self) -> type[WindowCounts]:
+        return WindowCounts
+
+
+beam.coders.registry.register_coder(WindowCounts, WindowCountsCoder)
+
+#: (the measure's key, a window's start; 0 where Beam's window says it) and counts. Counts of another reference than
+#: the one in use, which a savepoint may hold, have another key: they are never added to those of this one.
+_Keyed = tuple[tuple[str, int], WindowCounts]
+
+
+@beam.typehints.with_input_types(WindowCounts)
+@beam.typehints.with_output_types(WindowCounts)
+class _AddUp(beam.CombineFn):
+    def __init__(self) -> None:  # Beam's own has no types
+        pass
+
+    def create_accumulator(self) -> WindowCounts:
+        return WindowCounts(np.zeros(0, dtype=np.int64))
+
+    def add_input(self, mutable_accumulator: WindowCounts, element: WindowCounts) -> WindowCounts:
+        if not len(mutable_accumulator.values):
+            return element
+        return WindowCounts(mutable_accumulator.values + element.values) if len(element.values) else mutable_accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[WindowCounts]) -> WindowCounts:
+        total = self.create_accumulator()
+        for part in accumulators:
+            total = self.add_input(total, part)
+        return total
+
+    def extract_output(self, accumulator: WindowCounts) -> WindowCounts:
+        return accumulator
+
+    def get_accumulator_coder(self) -> WindowCountsCoder:
+        return WindowCountsCoder()
+
+
+class _Measuring(beam.DoFn):
+    def __init__(self, measure: Measure, windows: Windows) -> None:
+        self.measure = measure
+        self.windows = windows
+
+
+class _CountWindows(_Measuring):
+    def process(self, element: TransactionBatch) -> Iterator[_Keyed]:
+        for start, _, counts in self.measure.count(element, self.windows):
+            yield (self.measure.key, start), WindowCounts(counts)
+
+
+class _CountSteps(_Measuring):
+    def process(self, element: TransactionBatch) -> Iterator[Any]:
+        for start, earliest, counts in self.measure.count(element, self.windows):
+            # The time of a counted row: not before the batch's own, so that nothing turns late here.
+            timestamp = Timestamp(micros=earliest - earliest % 1000)
+            yield in_window(((self.measure.key, 0), WindowCounts(counts)), start, self.windows.size, timestamp)
+
+
+class _TellKeyed(_Measuring):
+    def process(self, element: _Keyed) -> Iterator[Any]:
+        (_, start), counts = element
+        end = start + self.windows.size
+        for row in self.measure.tell(counts.values, start, end, "on_time", 0):
+            yield in_window(row, start, self.windows.size, Timestamp(micros=end - 1000))
+
+
+class _TellWindow(beam.DoFn):
+    def __init__(self, measure: Measure) -> None:
+        self.measure = measure
+
+    def process(
+        self, element: _Keyed, window: Any = beam.DoFn.WindowParam, pane: Any = beam.DoFn.PaneInfoParam
+    ) -> Iterator[Any]:
+        (key, _), counts = element
+        if key != self.measure.key:
+            # Rows that were counted for another model's reference cannot be compared with this one's.
+            Metrics.counter("monitor", "windows_of_another_reference").inc()
+            return
+        start, end = window.start.micros, window.end.micros
+        yield from self.measure.tell(counts.values, start, end, *pane_of(pane))
