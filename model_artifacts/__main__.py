@@ -31,8 +31,8 @@ examples:
   python -m model_artifacts rollback --reason 'too many alerts' --registry models
   python -m pipelines.fraud --model registry:models#champion
 
-Signatures: add and sign take --signing_key FILE (or {SIGNING_KEY_VARIABLE}), verify and promote take --public_key FILE
-(or {PUBLIC_KEY_VARIABLE}). openssl genpkey -algorithm ed25519 -out FILE makes a key, openssl pkey -pubout its public one.
+Signatures: add and sign take --signing_key FILE (or {SIGNING_KEY_VARIABLE}), verify and promote --public_key FILE (or
+{PUBLIC_KEY_VARIABLE}). openssl genpkey -algorithm ed25519 -out FILE makes a key, openssl pkey -pubout its public one.
 """
 
 
@@ -130,7 +130,7 @@ def _whoami() -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     # Without a default: it must not take back what was said before the command.
     common.add_argument(
         "--registry", metavar="URL", default=argparse.SUPPRESS, help="a directory or s3://bucket/prefix"

@@ -67,7 +67,7 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
         "allowed_lateness": plan.allowed_lateness,
         "batch_rows": plan.settings.pipeline.batch_rows,
     }
-    model = SharedModel(plan.model_uri)
+    model = SharedModel(plan.model.uri, plan.model.public_key, plan.model.follow)
     labels = root | "ReadLabels" >> ReadLabels(plan.labels.read, plan.schema, plan.label_delay) if plan.labels else None
 
     raw = root | "Read" >> plan.source.read | "CountRead" >> Count("read")
@@ -81,7 +81,7 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
     scored = enriched.batches | "Score" >> ScoreTransactions(model, plan.settings.pipeline.batch_rows)
     decisions = (
         scored.batches
-        | "Decide" >> DecideTransactions(model, plan.thresholds, plan.rules)
+        | "Decide" >> DecideTransactions(model, plan.policy, plan.rules)
         | "CountScored" >> Count("scored")
     )
     alerts = decisions | "RaiseAlerts" >> RaiseAlerts() | "CountAlerts" >> Count("alerts")

@@ -67,7 +67,19 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """What scores."""
 
     uri: Annotated[
-        Text | None, Meta(description="a shipped model, or a trained one's directory; none: the schema's own")
+        Text | None,
+        Meta(
+            description="a shipped model, a trained one's directory, or registry:DIRECTORY#champion; "
+            "none: the schema's own"
+        ),
+    ] = None
+    public_key: Annotated[
+        Text | None,
+        Meta(description="PEM file of the key that a registry's models must be signed with; none: unsigned"),
+    ] = None
+    refresh: Annotated[
+        Duration | None,
+        Meta(description="how often a stream looks at a registry's alias; 0: never; none: 30s. Input that ends: never"),
     ] = None
 
 

@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.pvalue import PCollection
 
 from model_artifacts.artifact import Model
-from model_artifacts.manifest import Thresholds
+from model_artifacts.manifest import Manifest, Thresholds
 from transforms.batch import TransactionBatch
 from transforms.reasons import reasons
 from transforms.rules import CompiledRules
+from transforms.score import SharedModel
 
 APPROVE, REVIEW, DECLINE = "approve", "review", "decline"
 #: What deciding adds.
 DECIDE_COLUMNS = ("decision", "reasons")
 _DECISIONS = np.array([APPROVE, REVIEW, DECLINE])
+
+
+@dataclass(frozen=True)
+class ThresholdPolicy:
+    """Thresholds over a model's own, whichever model it is.
+
+    Attributes:
+        review, decline: see `Thresholds`; None: the model's.
+    """
+
+    review: float | None = None
+    decline: float | None = None
+
+
+def thresholds_for(manifest: Manifest, policy: Thresholds | ThresholdPolicy) -> Thresholds:
+    """A model's thresholds under a policy; one given alone moves the other out of its way."""
+    own = manifest.thresholds
+    review = policy.review if policy.review is not None else own.review
+    decline = policy.decline if policy.decline is not None else max(own.decline, review)
+    return Thresholds(review=min(review, decline), decline=decline)
 
 
 def decide_batch(
@@ -61,8 +84,8 @@ class DecideTransactions(beam.PTransform[PCollection[TransactionBatch], PCollect
     """Decide on scored transactions and say why.
 
     Args:
-        load: gives the model that scored them, for the reasons; see `SharedModel`.
-        thresholds: from which scores on to review and to decline; the model's own when not given.
+        model: what scored them. Each batch is decided on by the model that its `model_id` names.
+        thresholds: from which scores on to review and to decline; what is not given is the model's own.
         rules: conditions that force a review or a decline.
 
     Example:
@@ -70,7 +93,7 @@ class DecideTransactions(beam.PTransform[PCollection[TransactionBatch], PCollect
         >>> from apache_beam.testing.test_pipeline import TestPipeline
         >>> from apache_beam.testing.util import assert_that, equal_to
         >>> from model_artifacts.artifact import load_model
-        >>> from model_artifacts.manifest import Thresholds
+        >>> from model_artifacts.manifest import Manifest, Thresholds
         >>> from transforms.batch import from_rows
         >>> from transforms.enrich import EnrichTransactions
         >>> from transforms.score import ScoreTransactions, SharedModel
@@ -85,27 +108,37 @@ class DecideTransactions(beam.PTransform[PCollection[TransactionBatch], PCollect
     """
 
     def __init__(
-        self, load: Callable[[], Model], thresholds: Thresholds | None = None, rules: CompiledRules | None = None
+        self,
+        model: SharedModel,
+        thresholds: Thresholds | ThresholdPolicy | None = None,
+        rules: CompiledRules | None = None,
     ) -> None:
         super().__init__()
-        self.load = load
+        self.model = model
         self.thresholds = thresholds
         self.rules = rules
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> PCollection[TransactionBatch]:
-        fn = _Decide(self.load, self.thresholds, self.rules)
+        fn = _Decide(self.model, self.thresholds or ThresholdPolicy(), self.rules)
         decided: PCollection[TransactionBatch] = pcoll | "Decide" >> beam.ParDo(fn).with_output_types(TransactionBatch)
         return decided
 
 
 class _Decide(beam.DoFn):
-    def __init__(self, load: Callable[[], Model], thresholds: Thresholds | None, rules: CompiledRules | None) -> None:
-        self.load = load
-        self.thresholds = thresholds
+    def __init__(self, model: SharedModel, policy: Thresholds | ThresholdPolicy, rules: CompiledRules | None) -> None:
+        self.model = model
+        self.policy = policy
         self.rules = rules
 
-    def setup(self) -> None:
-        self.model = self.load()
-
     def process(self, element: TransactionBatch) -> Iterator[Any]:
-        yield decide_batch(element, self.model, self.thresholds or self.model.manifest.thresholds, self.rules)
+        for model_id, batch in by_model(element):
+            model = self.model.named(model_id)
+            yield decide_batch(batch, model, thresholds_for(model.manifest, self.policy), self.rules)
+
+
+def by_model(batch: TransactionBatch) -> Iterator[tuple[str, TransactionBatch]]:
+    """A scored batch by the models that scored it: as a rule one."""
+    column = batch.rows.column("model_id")
+    for model_id in (names := column.unique().to_pylist()):
+        rows = np.flatnonzero(np.asarray(pc.equal(column, model_id))) if len(names) > 1 else None
+        yield model_id, batch if rows is None else batch.take(rows)
