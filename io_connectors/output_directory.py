@@ -26,6 +26,7 @@ class OutputDirectory:
         artefacts: all of the following.
         decisions: directory of Parquet files.
         alerts, dead_letters, windows: JSON lines.
+        shadow: directory of Parquet files.
         statistics: what the run's workers hand to its report.
         report: one self-contained HTML page.
         summary: the figures of the run as JSON.
@@ -48,6 +49,7 @@ class OutputDirectory:
         self.alerts = self.path / "alerts.jsonl"
         self.dead_letters = self.path / "dead_letters.jsonl"
         self.windows = self.path / "windows.jsonl"
+        self.shadow = self.path / "shadow"
         self.statistics = self.path / "statistics.bin"
         self.report = self.path / "report.html"
         self.summary = self.path / "summary.json"
@@ -57,6 +59,7 @@ class OutputDirectory:
             self.alerts,
             self.dead_letters,
             self.windows,
+            self.shadow,
             self.statistics,
             self.report,
             self.summary,

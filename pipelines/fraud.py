@@ -3,6 +3,7 @@
     source -> read -> parse -> deduplicate -> enrich -> score -> decide -> decision sinks
                         |           |            |        |         |-> raise alerts -> alert sinks
                         |           |            |        |         |-> summarise windows, statistics
+                        |           |            |        |         |-> score candidates -> shadow sink
                         `-----------`------------`--------`-> dead letters
 
 `python -m pipelines.fraud --help` says how to run it.
@@ -30,6 +31,7 @@ from transforms.labels import AttachLabels, ReadLabels
 from transforms.parse import ParseTransactions
 from transforms.raw_batch import RawBatch
 from transforms.score import ScoreTransactions, SharedModel
+from transforms.shadow import ScoreShadows
 from transforms.statistics import ComputeStatistics, RunStatistics
 from transforms.summarize import SummarizeWindows, WindowSummary
 from transforms.suppress import SuppressAlerts
@@ -49,6 +51,7 @@ class FraudOutputs:
         summaries: counts, amounts and score quantiles of windows of event time.
         statistics: one value over the whole run; with labels, how good the decisions were. None for a run that
             has no end; its summaries tell how it goes.
+        shadows: what candidates made of the decided batches; None without candidates.
     """
 
     raw: PCollection[RawBatch]
@@ -57,6 +60,7 @@ class FraudOutputs:
     dead_letters: PCollection[DeadLetter]
     summaries: PCollection[WindowSummary]
     statistics: PCollection[RunStatistics] | None
+    shadows: PCollection[TransactionBatch] | None = None
 
 
 def build(root: Any, plan: Plan) -> FraudOutputs:
@@ -67,7 +71,7 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
         "allowed_lateness": plan.allowed_lateness,
         "batch_rows": plan.settings.pipeline.batch_rows,
     }
-    model = SharedModel(plan.model.uri, plan.model.public_key, plan.model.follow)
+    model = SharedModel(plan.model_uri, plan.model.public_key, plan.model.follow)
     labels = root | "ReadLabels" >> ReadLabels(plan.labels.read, plan.schema, plan.label_delay) if plan.labels else None
 
     raw = root | "Read" >> plan.source.read | "CountRead" >> Count("read")
@@ -84,6 +88,7 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
         | "Decide" >> DecideTransactions(model, plan.policy, plan.rules)
         | "CountScored" >> Count("scored")
     )
+    shadows = decisions | "Shadow" >> ScoreShadows(plan.shadows, plan.patience) if plan.shadows else None
     alerts = decisions | "RaiseAlerts" >> RaiseAlerts() | "CountAlerts" >> Count("alerts")
     if plan.suppress_window:
         alerts = alerts | "SuppressAlerts" >> SuppressAlerts(plan.suppress_window, ordering=plan.ordering)
@@ -108,6 +113,7 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
         | "SummarizeWindows"
         >> SummarizeWindows(plan.summary_window, plan.summary_every, plan.summary_lateness, plan.summary_early),
         statistics=statistics,
+        shadows=shadows,
     )
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from io_connectors.sources import Source, open_source
 from model_artifacts.manifest import Costs, Manifest, Thresholds
-from pipelines.served import ServedModel, served
+from pipelines.served import ServedModel, patience, served, shadows
 from pipelines.settings import Settings
 from transforms.batch import CANONICAL_FIELDS, PROVENANCE_COLUMNS
+from transforms.candidates import Candidate, Patience
 from transforms.decide import DECIDE_COLUMNS, ThresholdPolicy, thresholds_for
 from transforms.durations import HOUR, SECOND, parse_duration
 from transforms.errors import UserError
@@ -25,6 +26,8 @@ class Plan:
 
     Attributes:
         model: what scores, and what it is replaced by on the way.
+        shadows: candidates that score beside it.
+        patience: with these.
         policy: the settings' thresholds over whichever model's.
         thresholds: of the model at the start under that policy.
         allowed_lateness, label_delay: in microseconds.
@@ -38,6 +41,8 @@ class Plan:
     source: Source
     labels: Source | None
     model: ServedModel
+    shadows: tuple[Candidate, ...]
+    patience: Patience
     policy: ThresholdPolicy
     thresholds: Thresholds
     costs: Costs
@@ -51,6 +56,11 @@ class Plan:
     summary_every: int | None
     summary_early: int | None
     summary_lateness: int
+
+    @property
+    def model_uri(self) -> str:
+        """The model at the start; for ever the same one."""
+        return self.model.uri
 
     @property
     def manifest(self) -> Manifest:
@@ -100,6 +110,8 @@ def make_plan(settings: Settings) -> Plan:
         source=source,
         labels=labels,
         model=model,
+        shadows=shadows(settings, model),
+        patience=patience(settings, bounded),
         policy=policy,
         thresholds=thresholds_for(manifest, policy),
         costs=_costs(settings, manifest),

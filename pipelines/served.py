@@ -1,4 +1,4 @@
-"""Which model a run serves, and which alias it follows from there."""
+"""Which model a run serves, which alias it follows from there, and which candidates score beside it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from model_artifacts.manifest import Manifest
 from model_artifacts.registry_uri import parse_registered, pin
 from model_artifacts.signing import read_public_key
 from pipelines.settings import Settings
+from transforms.candidates import Candidate, Patience, check_candidate
 from transforms.durations import SECOND, parse_duration
 from transforms.errors import UserError
 from transforms.features import shipped_feature_sets
@@ -54,6 +55,29 @@ def served(settings: Settings, schema: Schema, bounded: bool) -> ServedModel:
     return ServedModel(uri, manifest, public_key, follow)
 
 
+def shadows(settings: Settings, champion: ServedModel) -> tuple[Candidate, ...]:
+    """The candidates that settings name, each pinned to a version, verified, and fed by the champion's features.
+
+    Raises:
+        UserError: one is no such model, or takes features that the champion does not.
+    """
+    found: list[Candidate] = []
+    for named in settings.model.shadow:
+        uri, key = pin(named), champion.public_key if is_registered(named) else None
+        candidate = Candidate(uri, load_model(uri, key).manifest, key)
+        check_candidate(candidate.manifest, champion.manifest.feature_set)
+        if candidate.manifest.model_id in {each.manifest.model_id for each in found}:
+            raise UserError(f"--shadow: model {candidate.manifest.model_id} is named twice")
+        found.append(candidate)
+    return tuple(found)
+
+
+def patience(settings: Settings, bounded: bool) -> Patience:
+    """How long a batch waits for candidates: where input ends, for as long as they may need to miss none."""
+    given = settings.model.shadow_budget
+    return Patience(parse_duration(given) if given else 60 * SECOND if bounded else SECOND)
+
+
 def _model_uri(settings: Settings, schema: Schema) -> str:
     uri = settings.model.uri or schema.default_model
     if uri is None:
@@ -82,10 +106,11 @@ def _follow(settings: Settings, uri: str, manifest: Manifest, key: bytes | None)
 
 def _public_key(settings: Settings) -> bytes | None:
     """The key that models must be signed with, by setting or environment; a setting needs a registry."""
-    uri, file = settings.model.uri, settings.model.public_key
-    if file and not (uri and is_registered(uri)):
+    file = settings.model.public_key
+    registered = any(is_registered(uri) for uri in (settings.model.uri, *settings.model.shadow) if uri)
+    if file and not registered:
         raise UserError(
             f"model.public_key is {file}, but only a registry's models are signed; name one: "
             "--model registry:DIRECTORY#champion"
         )
-    return read_public_key(file) if uri and is_registered(uri) else None
+    return read_public_key(file) if registered else None

@@ -61,6 +61,9 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     summaries: Annotated[
         Text | None, Meta(description="URL for the summaries of windows; none: windows.jsonl in the directory")
     ] = None
+    shadow: Annotated[
+        Text | None, Meta(description="URL for candidates' scores; none: shadow/*.parquet in the directory")
+    ] = None
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -80,6 +83,13 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     refresh: Annotated[
         Duration | None,
         Meta(description="how often a stream looks at a registry's alias; 0: never; none: 30s. Input that ends: never"),
+    ] = None
+    shadow: Annotated[
+        tuple[Text, ...], Meta(description="candidates that score beside it and decide nothing, named likewise")
+    ] = ()
+    shadow_budget: Annotated[
+        LongDuration | None,
+        Meta(description="how long a batch waits for a candidate; none: 1s for streams, 60s for input that ends"),
     ] = None
 
 
@@ -173,6 +183,8 @@ FLAGS = {
     "alert": "output.alerts",
     "dead_letters": "output.dead_letters",
     "model": "model.uri",
+    "shadow": "model.shadow",
+    "shadow_sink": "output.shadow",
     "quiet": "progress.mode",
 }
 

@@ -54,8 +54,7 @@ def decide_batch(
     applies can only make a decision stricter. Reasons are given for what is not approved: first the
     rules that applied, then the features that pushed the score up.
     """
-    scores = batch.numpy("score")
-    severity = (scores >= thresholds.review).astype(np.int8) + (scores >= thresholds.decline)
+    severity = _severity(batch.numpy("score"), thresholds)
     applied = [(rule, mask) for rule, mask in rules.apply(batch) if mask.any()] if rules else []
     for rule, mask in applied:
         severity[mask] = np.maximum(severity[mask], 2 if rule.action == DECLINE else 1)
@@ -69,6 +68,20 @@ def decide_batch(
             mine += pushed
     added = (pa.array(_DECISIONS[severity]), _lists(why, len(batch)))
     return batch.with_columns(dict(zip(DECIDE_COLUMNS, added, strict=True)))
+
+
+def decisions_of(scores: np.ndarray[Any, np.dtype[np.float64]], thresholds: Thresholds) -> pa.Array:
+    """The decision on each score alone, no rule considered.
+
+    Example:
+        >>> decisions_of(np.array([0.1, 0.2, 0.9]), Thresholds(review=0.2, decline=0.5)).to_pylist()
+        ['approve', 'review', 'decline']
+    """
+    return pa.array(_DECISIONS[_severity(scores, thresholds)])
+
+
+def _severity(scores: np.ndarray[Any, np.dtype[np.float64]], thresholds: Thresholds) -> np.ndarray[Any, Any]:
+    return np.asarray((scores >= thresholds.review).astype(np.int8) + (scores >= thresholds.decline))
 
 
 def _lists(of_rows: dict[int, list[str]], count: int) -> pa.Array:

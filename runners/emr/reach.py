@@ -38,7 +38,7 @@ database, a topic or s3://bucket/prefix (to try a package on this machine's own 
                 f"{flag} is not given: {what} would be files on a node and lost with it; name a database, a topic or "
                 f"s3://bucket/prefix ({_ANYWAY})"
             )
-        url = parse_url(text, DECISION_SINKS if flag == "--sink" else RECORD_SINKS, flag)
+        url = parse_url(text, DECISION_SINKS if flag in ("--sink", "--shadow_sink") else RECORD_SINKS, flag)
         if url.scheme == "file":
             raise UserError(
                 f"{flag}: {url} is a file on whichever node a worker runs and lost with it; name a database, a topic "
@@ -49,6 +49,8 @@ database, a topic or s3://bucket/prefix (to try a package on this machine's own 
         if text is not None:
             _check_source(flag, text)
     _check_model("--model", settings.model.uri)
+    for uri in settings.model.shadow:
+        _check_model("--shadow", uri)
 
 
 def _results(settings: Settings) -> Iterator[tuple[str, str, str | None]]:
@@ -59,6 +61,8 @@ def _results(settings: Settings) -> Iterator[tuple[str, str, str | None]]:
     for text in output.alerts or (None,):
         yield "--alert", "alerts", text
     yield "--dead_letters", "what could not be processed", output.dead_letters
+    if settings.model.shadow:
+        yield "--shadow_sink", "candidates' scores", output.shadow
     yield "--set output.summaries=URL", "the summaries of windows", output.summaries
 
 
