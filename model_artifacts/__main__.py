@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
-from model_artifacts.aliases import ALIASES, Move, alias_named, current, history, promote, rollback, timestamp
+from model_artifacts.aliases import ALIASES, Move, alias_named, current, history, promote, rollback, standing, timestamp
 from model_artifacts.registry import Registry, open_registry
-from model_artifacts.registry_text import listing, moves_text, version_text
+from model_artifacts.registry_text import compared_text, listing, moves_text, version_text
 from model_artifacts.signing import PUBLIC_KEY_VARIABLE, SIGNING_KEY_VARIABLE, read_public_key, read_signing_key
+from transforms.durations import parse_duration
 from transforms.errors import UserError
 
 #: The environment variable that names the registry where no flag does.
@@ -27,6 +28,7 @@ It may stand before or after the command.
 examples:
   python -m model_artifacts add my_model --registry models
   python -m model_artifacts promote my_model-0123456789ab --registry models
+  python -m model_artifacts promote challenger --evidence output/shadow chargebacks.jsonl --registry models
   python -m model_artifacts list --registry s3://my-bucket/models
   python -m model_artifacts rollback --reason 'too many alerts' --registry models
   python -m pipelines.fraud --model registry:models#champion
@@ -101,11 +103,50 @@ def _promote(registry: Registry, options: argparse.Namespace) -> int:
     version, alias = _version(registry, options.version), alias_named(options.alias)
     before = history(registry, alias)
     registry.verify(version, read_public_key(options.public_key))
-    at = timestamp(datetime.now(UTC))
-    move = Move(action="promote", version=version, at=at, by=_whoami(), reason=options.reason)
+    evidence, against = _weigh(registry, alias, standing(before), version, options)
+    if against and not options.override:
+        raise UserError(f"{version} is not promoted: {against}; --override REASON promotes it all the same, on record")
+    move = Move(
+        action="promote",
+        version=version,
+        at=timestamp(datetime.now(UTC)),
+        by=_whoami(),
+        reason=options.override or options.reason,
+        evidence=evidence,
+        overridden=against,
+    )
     promote(registry, alias, move, before)
     print(f"{alias} is {version}")
     return 0
+
+
+def _weigh(
+    registry: Registry, alias: str, stack: list[str], version: str, options: argparse.Namespace
+) -> tuple[dict[str, str | int | float], str]:
+    """What the evidence says of a version and the champion it would replace, and what speaks against it."""
+    if alias != "champion" or not stack or stack[0] == version:
+        return {}, ""
+    if not options.evidence:
+        return {}, f"without --evidence nobody knows how it does beside {stack[0]}"
+    from model_artifacts.evidence import compare, read_evidence
+
+    manifest = registry.manifest(stack[0])
+    delay = parse_duration(options.label_delay or manifest.training.label_delay)
+    judged = read_evidence(options.evidence, stack[0], version, manifest.costs, delay)
+    compared = compare(judged, options.seed)
+    facts: dict[str, str | int | float] = {
+        "champion": stack[0],
+        "files": " ".join(options.evidence),
+        "transactions": len(judged.labels),
+        "frauds": int(judged.labels.sum()),
+        "seed": options.seed,
+    }
+    print(compared_text(compared, facts, manifest.feature_set.minor_digits))
+    for each in compared:
+        name = each.name.replace(" ", "_")
+        facts |= {f"{name}_champion": each.champion, f"{name}_challenger": each.challenger}
+        facts |= {f"{name}_low": each.low, f"{name}_high": each.high}
+    return facts, "; ".join(f"its {each.name} is worse" for each in compared if each.worse)
 
 
 def _rollback(registry: Registry, options: argparse.Namespace) -> int:
@@ -165,6 +206,12 @@ def _parser() -> argparse.ArgumentParser:
     promotion = command("promote", _promote, "have an alias name a version; running streams follow it")
     promotion.add_argument("version", help="a version, or challenger")
     back = command("rollback", _rollback, "have an alias name what it named before")
+    promotion.add_argument(
+        "--evidence", nargs="+", metavar="FILE", help="what --shadow_sink wrote, and labels: transaction_id, is_fraud"
+    )
+    promotion.add_argument("--label_delay", metavar="SPAN", help="until labels are known (as the champion was trained)")
+    promotion.add_argument("--seed", type=int, default=0, metavar="N", help="of the resampling (%(default)s)")
+    promotion.add_argument("--override", default="", metavar="REASON", help="promote whatever speaks against it")
     for each in (promotion, back):
         each.add_argument("--alias", choices=ALIASES, default="champion", help="which (%(default)s)")
         each.add_argument("--reason", default="", metavar="TEXT", help="for the history")

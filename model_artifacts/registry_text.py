@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from model_artifacts.aliases import ALIASES, Move, history, standing
 from model_artifacts.registry import Registry
 from transforms.errors import UserError
+
+if TYPE_CHECKING:
+    from model_artifacts.evidence import Compared
 
 
 def listing(registry: Registry) -> str:
@@ -57,6 +61,18 @@ def moves_text(moves: Sequence[Move]) -> str:
     """An alias' history, the last move first."""
     rows = [(move.at, move.action, move.version, move.by, _why(move)) for move in reversed(moves)]
     return table(("AT", "MOVE", "VERSION", "BY", "WHY"), rows)
+
+
+def compared_text(compared: Sequence[Compared], facts: Mapping[str, object], minor_digits: int) -> str:
+    """How a challenger does beside the champion."""
+    rows = []
+    for each in compared:
+        values = (each.champion, each.challenger, each.low, each.high)
+        scale, digits = (1, 4) if each.more_is_better else (10**minor_digits, minor_digits)
+        said = [f"{value / scale:,.{digits}f}" for value in values]
+        rows.append((each.name, said[0], said[1], f"{said[2]} to {said[3]}", "WORSE" if each.worse else ""))
+    head = ("", "CHAMPION", "CHALLENGER", "DIFFERENCE (95 %)", "")
+    return f"{facts['transactions']:,} transactions, {facts['frauds']:,} frauds\n{table(head, rows)}"
 
 
 def _why(move: Move) -> str:

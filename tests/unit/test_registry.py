@@ -285,6 +285,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "average_precision" in run("show", names[1])
     assert run("show", "champion", "--card") == f"# {names[0]}\n\n"
     assert "already" in run("promote", names[0], code=2)
+    assert "without --evidence nobody knows how it does" in run("promote", "challenger", code=2)
+    assert run("promote", "challenger", "--override", "urgent") == f"champion is {names[1]}\n"
+    assert "urgent; OVERRIDDEN: without --evidence" in run("show", "champion")
+    assert run("rollback") == f"champion is {names[0]} again\n"
     assert "did you mean" in run("show", names[0][:-1] + ("0" if names[0][-1] != "0" else "1"), code=2)
     assert run("verify").count("ok ") == 2
     card = tmp_path / "registry" / "versions" / names[0] / "MODEL_CARD.md"

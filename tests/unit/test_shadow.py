@@ -107,7 +107,9 @@ def test_nonsense_is_a_failure(answer: Callable[[], Any], said: str) -> None:
 
 def test_failures_in_a_row_put_it_aside_for_a_while() -> None:
     """Two failures in a row, and it is not asked until the time is over; a success in between forgives the first."""
-    answers: Iterator[Callable[[], Any]] = iter([raises, lambda: np.full(ROWS, 0.5), raises, raises, lambda: np.full(ROWS, 0.25)])
+    answers: Iterator[Callable[[], Any]] = iter(
+        [raises, lambda: np.full(ROWS, 0.5), raises, raises, lambda: np.full(ROWS, 0.25)]
+    )
     clock = Clock()
     tried = lane(lambda: next(answers)(), clock)
     outcomes = []
