@@ -61,7 +61,7 @@ Examples:
       settings and rules from a file, and another threshold for once
   python -m pipelines.fraud --source kafka://broker:9092/tx --schema bank.toml
       a stream
-  python -m pipelines.fraud --model registry:models#champion --shadow registry:models#challenger
+  python -m pipelines.fraud --model registry:models#champion --shadow other
       a registered model, and a candidate beside it: see python -m model_artifacts --help
   python -m pipelines.fraud --print_config > fraud.toml
       such a file to begin with
