@@ -40,14 +40,19 @@ class Move(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     overridden: str = ""
 
 
-def history(registry: Registry, alias: Alias) -> list[Move]:
+def history(registry: Registry, alias: Alias, known: Sequence[Move] = ()) -> list[Move]:
     """Every move of an alias, the first one first.
+
+    Args:
+        registry: that has it.
+        alias: which.
+        known: the moves up to an earlier time, which need not be read again.
 
     Raises:
         UserError: a move cannot be read.
     """
     files = [name for name in registry.store.names(f"aliases/{alias}") if _MOVE_FILE.fullmatch(name)]
-    return [_read(registry, alias, file) for file in files]
+    return [*known, *(_read(registry, alias, file) for file in files[len(known) :])]
 
 
 def standing(moves: Sequence[Move]) -> list[str]:

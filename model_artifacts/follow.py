@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model_artifacts.aliases import history, standing
+from model_artifacts.aliases import Move, history, standing
 from model_artifacts.artifact import Model
+from model_artifacts.registry_store import UnreachableStoreError
 from model_artifacts.registry_uri import parse_registered
 from transforms.durations import SECOND
 from transforms.errors import UserError
@@ -64,7 +65,7 @@ class FollowedModel:
         start: runs a look apart from whoever asked for the model.
 
     Raises:
-        UserError: no version that the alias stands upon can serve.
+        UserError: no version that the alias stands upon can serve, or the registry is out of reach.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class FollowedModel:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()  # of the counts and of the models kept
         self._looking = threading.Lock()  # held by the one look there is at a time
+        self._moves: list[Move] = []
         self._refused: tuple[str, str] | None = None
         uri = parse_registered(follow.uri)
         self._registry, self._alias = uri.registry(), uri.alias or "champion"
@@ -121,10 +123,12 @@ class FollowedModel:
         return counts
 
     def _first(self) -> Model:
-        stack = standing(history(self._registry, self._alias))
+        stack = self._standing()
         for version in stack:
             try:
                 return self._load(version)
+            except UnreachableStoreError:
+                raise
             except UserError as error:
                 self._refuse(version, str(error))
         raise UserError(
@@ -133,12 +137,14 @@ class FollowedModel:
 
     def _look(self) -> None:
         try:
-            stack = standing(history(self._registry, self._alias))
+            stack = self._standing()
             if not stack or stack[0] == self._serving.manifest.model_id:
                 self._refused = None
                 return
             try:
                 self._swap(self._load(stack[0]))
+            except UnreachableStoreError:
+                raise
             except UserError as error:
                 self._refuse(stack[0], str(error))
         except (
@@ -147,6 +153,11 @@ class FollowedModel:
             self._failed(error)
         finally:
             self._looking.release()
+
+    def _standing(self) -> list[str]:
+        """See `standing`; what was read of the alias before is not read again, since no move is ever changed."""
+        self._moves = history(self._registry, self._alias, self._moves)
+        return standing(self._moves)
 
     def _load(self, version: str) -> Model:
         """A version's model, verified, suitable for this job, and warm."""

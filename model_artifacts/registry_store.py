@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 PLACES = {"file": Scheme("a directory"), "s3": Scheme("bucket/prefix", ("region", "endpoint", "kms_key"))}
 
 
+class UnreachableStoreError(UserError):
+    """A registry cannot be read or written now, whatever it holds."""
+
+
 class Store(Protocol):
     """Files by name; a name has parts with slashes between them."""
 
@@ -33,6 +39,7 @@ class Store(Protocol):
 
         Raises:
             FileNotFoundError: there is no such file.
+            UnreachableStoreError: it cannot be told.
         """
 
     def create(self, name: str, content: bytes) -> bool:
@@ -69,7 +76,12 @@ class Folder:
         return sorted(path.relative_to(base).as_posix() for path in files)
 
     def read(self, name: str) -> bytes:
-        return (self.root / name).read_bytes()
+        try:
+            return (self.root / name).read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise UnreachableStoreError(f"registry {self.root}: {name} cannot be read: {error}") from error
 
     def create(self, name: str, content: bytes) -> bool:
         path = self.root / name
@@ -84,7 +96,7 @@ class Folder:
         except FileExistsError:
             return path.read_bytes() == content
         except OSError as error:
-            raise UserError(f"registry {self.root}: {name} cannot be written: {error.strerror}") from error
+            raise UnreachableStoreError(f"registry {self.root}: {name} cannot be written: {error.strerror}") from error
         return True
 
 
@@ -104,21 +116,33 @@ class Bucket:
         from io_connectors.s3.listing import Pattern, list_objects
 
         base = self.location.key(f"{folder}/")
-        found = list_objects(
-            self.putter.client, Pattern(self.location.bucket, base), self.putter.backoff, self.putter.on_retry
-        ).found
+        pattern, putter = Pattern(self.location.bucket, base), self.putter
+        with self._telling():
+            found = list_objects(putter.client, pattern, putter.backoff, putter.on_retry).found
         return [each.key.removeprefix(base) for each in found]
 
     def read(self, name: str) -> bytes:
         from io_connectors.s3.fetch import read_object
 
-        return read_object(self.putter, self.location.bucket, self.location.key(name))
+        with self._telling():
+            return read_object(self.putter, self.location.bucket, self.location.key(name))
 
     def create(self, name: str, content: bytes) -> bool:
         key = self.location.key(name)
-        if self.putter.put(self.location.bucket, key, content, "application/octet-stream"):
-            return True
+        with self._telling():
+            if self.putter.put(self.location.bucket, key, content, "application/octet-stream"):
+                return True
         return self.read(name) == content  # it may be our own put, whose answer was lost
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Inside, what AWS's client raises is told as one line."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            raise UnreachableStoreError(f"registry {self.location}: {error}") from error
 
 
 #: Seconds after which a bucket that does not answer is given up: whoever asks can ask again.

@@ -103,6 +103,12 @@ def test_of_two_who_promote_at_once_one_is_told(registry: Registry, tmp_path: Pa
     assert [each.version for each in history(registry, "champion")] == [current(registry, "champion")]
 
 
+def test_a_bucket_that_is_not_there_is_told(s3: S3, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line, as a mistake of the user's."""
+    assert main(["list", "--registry", f"s3://no-such-bucket/models?endpoint={s3.endpoint}"]) == 2
+    assert "error: registry s3://no-such-bucket/models: " in capsys.readouterr().err
+
+
 def test_another_model_does_not_replace_a_version(registry: Registry, tmp_path: Path) -> None:
     """What lies under a version's name stays, and whoever comes second with other files is told which differs."""
     add(registry, tmp_path, "one")
