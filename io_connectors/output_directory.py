@@ -26,6 +26,7 @@ class OutputDirectory:
         artefacts: all of the following.
         decisions: directory of Parquet files.
         alerts, dead_letters, windows, drift, calibration: JSON lines.
+        shadow: directory of Parquet files.
         statistics: what the run's workers hand to its report.
         report: one self-contained HTML page.
         summary: the figures of the run as JSON.
@@ -50,6 +51,7 @@ class OutputDirectory:
         self.windows = self.path / "windows.jsonl"
         self.drift = self.path / "drift.jsonl"
         self.calibration = self.path / "calibration.jsonl"
+        self.shadow = self.path / "shadow"
         self.statistics = self.path / "statistics.bin"
         self.report = self.path / "report.html"
         self.summary = self.path / "summary.json"
@@ -61,6 +63,7 @@ class OutputDirectory:
             self.windows,
             self.drift,
             self.calibration,
+            self.shadow,
             self.statistics,
             self.report,
             self.summary,

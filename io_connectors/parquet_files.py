@@ -202,6 +202,8 @@ def _fingerprints(rows: pa.RecordBatch) -> bytes:
         words.append(rows.column("score").cast(pa.float64()).to_numpy(zero_copy_only=False).view(np.uint64))
     if "decision" in rows.schema.names:
         words.append(stable_hash(rows.column("decision")))
+    if "champion_score" in rows.schema.names:  # of candidates: a transaction has a row for each
+        words.append(stable_hash(rows.column("model_id")))
     return np.stack(words, axis=1).tobytes()
 
 

@@ -17,7 +17,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +31,7 @@ from model_artifacts.reference import REFERENCE_FILE, Reference, load_reference,
 from transforms.errors import UserError, did_you_mean
 
 SHIPPED = Path(__file__).parent
+REGISTRY_SCHEME = "registry:"
 MODEL_FILE, MANIFEST_FILE, CARD_FILE, PLOTS = "model.onnx", "manifest.json", "MODEL_CARD.md", "plots"
 
 
@@ -88,23 +89,46 @@ def shipped_models() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in SHIPPED.glob(f"*/{MANIFEST_FILE}")))
 
 
-def load_model(uri: str) -> OnnxModel:
-    """The model of that name or directory, verified.
+def load_model(uri: str, public_key: bytes | None = None) -> OnnxModel:
+    """The model of that name, directory or place in a registry, verified.
 
     Args:
-        uri: a shipped model's name, a directory, or `file:DIRECTORY`.
+        uri: a shipped model's name, a directory, `file:DIRECTORY`, or a registry's `registry:DIRECTORY#champion` or
+            `registry:s3://bucket/prefix#champion`, in which an alias or a version is named.
+        public_key: whose signature a registry's model must have; None: none is asked for. See `signing`.
 
     Raises:
         UserError: no such model, or its files disagree; the message names the file and the difference.
     """
+    if is_registered(uri):
+        from model_artifacts.registry_uri import load_registered
+
+        return load_registered(uri, public_key)
     directory = model_directory(uri)
-    manifest_file, model_file = directory / MANIFEST_FILE, directory / MODEL_FILE
+    return open_model(lambda file: _read(directory / file), str(directory))
+
+
+def is_registered(uri: str) -> bool:
+    """Whether a model's URI names one of a registry."""
+    return uri.startswith(REGISTRY_SCHEME)
+
+
+def open_model(read: Callable[[str], bytes], place: str) -> OnnxModel:
+    """A model of its files, the manifest checked before the graph is opened.
+
+    Args:
+        read: the content of `MANIFEST_FILE` or `MODEL_FILE`.
+        place: where these are, for messages.
+
+    Raises:
+        UserError: the files disagree; the message names the file and the difference.
+    """
+    manifest_file, model_file = f"{place}/{MANIFEST_FILE}", f"{place}/{MODEL_FILE}"
     try:
-        manifest = _decode(_read(manifest_file))
-        _check_manifest(manifest)
+        manifest = read_manifest(read(MANIFEST_FILE))
     except UserError as error:
         raise UserError(f"model manifest {manifest_file}: {error}") from error
-    content = _read(model_file)
+    content = read(MODEL_FILE)
     found = hashlib.sha256(content).hexdigest()
     if found != manifest.model_sha256:
         raise UserError(
@@ -123,6 +147,17 @@ def load_model(uri: str) -> OnnxModel:
     return OnnxModel(manifest, graph)
 
 
+def read_manifest(content: bytes) -> Manifest:
+    """The manifest of its JSON.
+
+    Raises:
+        UserError: it is none, of another version, or contradicts itself.
+    """
+    manifest = _decode(content)
+    _check_manifest(manifest)
+    return manifest
+
+
 def model_directory(uri: str) -> Path:
     """Where the model lies that a user calls `uri`.
 
@@ -131,7 +166,9 @@ def model_directory(uri: str) -> Path:
     """
     scheme = re.match(r"([a-z][a-z0-9+.-]+):", uri)
     if scheme and scheme[1] != "file":
-        raise UserError(f"model {uri!r}: {scheme[1]}: is not supported; give a name, a directory or file:DIRECTORY")
+        raise UserError(
+            f"model {uri!r}: {scheme[1]}: is not supported; give a name, a directory or registry:DIRECTORY#champion"
+        )
     bare = re.sub(r"^file:(//)?", "", uri)
     if not scheme and bare in shipped_models():
         return SHIPPED / bare
@@ -211,6 +248,10 @@ def model_reference(uri: str) -> Reference | None:
     Raises:
         UserError: no such model, or its reference is broken or not its own.
     """
+    if is_registered(uri):
+        from model_artifacts.registry_uri import registered_reference
+
+        return registered_reference(uri)
     return load_reference(model_directory(uri) / REFERENCE_FILE, load_model(uri).manifest)
 
 

@@ -178,6 +178,20 @@ def load_reference(path: Path, manifest: Manifest) -> Reference | None:
         return None
     except OSError as error:
         raise UserError(f"reference {path} cannot be read: {error.strerror}") from error
+    return read_reference(content, manifest, str(path))
+
+
+def read_reference(content: bytes, manifest: Manifest, place: str) -> Reference:
+    """The reference of its JSON, checked likewise.
+
+    Args:
+        content: what `reference_bytes` gave.
+        manifest: of the model.
+        place: where it is, for messages.
+
+    Raises:
+        UserError: as `load_reference`.
+    """
     try:
         version = msgspec.json.decode(content, type=_Versioned).format_version
         if version != REFERENCE_VERSION:
@@ -186,7 +200,7 @@ def load_reference(path: Path, manifest: Manifest) -> Reference | None:
         _check(reference, manifest)
     except (msgspec.DecodeError, UserError) as error:
         raise UserError(
-            f"reference {path}: {error}. Make another: python -m pipelines.monitor reference --help"
+            f"reference {place}: {error}. Make another: python -m pipelines.monitor reference --help"
         ) from error
     return reference
 

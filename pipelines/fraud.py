@@ -3,6 +3,7 @@
     source -> read -> parse -> deduplicate -> enrich -> score -> decide -> decision sinks
                         |           |            |        |         |-> raise alerts -> alert sinks
                         |           |            |        |         |-> summarise windows, monitor, statistics
+                        |           |            |        |         |-> score candidates -> shadow sink
                         `-----------`------------`--------`-> dead letters
 
 `python -m pipelines.fraud --help` says how to run it.
@@ -32,6 +33,7 @@ from transforms.monitor import ColumnDrift, MonitorCalibration, MonitorDrift, Wi
 from transforms.parse import ParseTransactions
 from transforms.raw_batch import RawBatch
 from transforms.score import ScoreTransactions, SharedModel
+from transforms.shadow import ScoreShadows
 from transforms.statistics import ComputeStatistics, RunStatistics
 from transforms.summarize import SummarizeWindows, WindowSummary
 from transforms.suppress import SuppressAlerts
@@ -53,6 +55,7 @@ class FraudOutputs:
             has no end; its summaries tell how it goes.
         drift: how far features and scores of windows are from the model's training; None: nothing to compare with.
         calibration: scores of windows against their labels; None for a run that has no end, likewise.
+        shadows: what candidates made of the decided batches; None without candidates.
     """
 
     raw: PCollection[RawBatch]
@@ -63,6 +66,7 @@ class FraudOutputs:
     statistics: PCollection[RunStatistics] | None
     drift: PCollection[ColumnDrift] | None = None
     calibration: PCollection[WindowCalibration] | None = None
+    shadows: PCollection[TransactionBatch] | None = None
 
 
 def build(root: Any, plan: Plan) -> FraudOutputs:
@@ -73,7 +77,7 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
         "allowed_lateness": plan.allowed_lateness,
         "batch_rows": plan.settings.pipeline.batch_rows,
     }
-    model, watched = SharedModel(plan.model_uri), plan.watched
+    model, watched = SharedModel(plan.model_uri, plan.model.public_key, plan.model.follow), plan.watched
     labels = root | "ReadLabels" >> ReadLabels(plan.labels.read, plan.schema, plan.label_delay) if plan.labels else None
 
     raw = root | "Read" >> plan.source.read | "CountRead" >> Count("read")
@@ -87,9 +91,10 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
     scored = enriched.batches | "Score" >> ScoreTransactions(model, plan.settings.pipeline.batch_rows)
     decisions = (
         scored.batches
-        | "Decide" >> DecideTransactions(model, plan.thresholds, plan.rules, plan.segments)
+        | "Decide" >> DecideTransactions(model, plan.policy, plan.rules, plan.segments)
         | "CountScored" >> Count("scored")
     )
+    shadows = decisions | "Shadow" >> ScoreShadows(plan.shadows, plan.patience) if plan.shadows else None
     alerts = decisions | "RaiseAlerts" >> RaiseAlerts() | "CountAlerts" >> Count("alerts")
     if plan.suppress_window:
         alerts = alerts | "SuppressAlerts" >> SuppressAlerts(plan.suppress_window, ordering=plan.ordering)
@@ -121,6 +126,7 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
         drift=drift,
         calibration=calibration,
         statistics=statistics,
+        shadows=shadows,
     )
 
 

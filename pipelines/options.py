@@ -49,6 +49,7 @@ Results in the output directory, unless --sink and the like send them elsewhere:
   dead_letters.jsonl    what could not be processed, and why
   windows.jsonl         counts, amounts and scores of each window of time
   drift.jsonl           how far each day is from what the model learnt; calibration.jsonl: its scores against labels
+  shadow/*.parquet      what each --shadow candidate made of every transaction
   report.html           the run in figures and plots; summary.json: the figures
   error.log             what went wrong in full, if anything did
 
@@ -61,6 +62,8 @@ Examples:
       settings and rules from a file, and another threshold for once
   python -m pipelines.fraud --source kafka://broker:9092/tx --schema bank.toml
       a stream
+  python -m pipelines.fraud --model registry:models#champion --shadow other
+      a registered model, and a candidate beside it: see python -m model_artifacts --help
   python -m pipelines.fraud --print_config > fraud.toml
       such a file to begin with
 
@@ -181,9 +184,16 @@ def _own_parser() -> _Parser:
     results.add_argument("--sink", metavar="URL", action="append", help="decisions go here; may be repeated")
     results.add_argument("--alert", metavar="URL", action="append", help="alerts go here; may be repeated")
     results.add_argument("--dead_letters", metavar="URL", action=_Once, help="what could not be processed goes here")
+    results.add_argument("--shadow_sink", metavar="URL", action=_Once, help="scores of --shadow candidates go here")
     run = parser.add_argument_group("How it runs")
     run.add_argument(
-        "--model", metavar="NAME|DIR", action=_Once, help="a shipped or a trained model (default: the schema's)"
+        "--model",
+        metavar="NAME|DIR|URI",
+        action=_Once,
+        help="a shipped or a trained model, or one of a registry (default: the schema's)",
+    )
+    run.add_argument(
+        "--shadow", metavar="NAME|DIR|URI", action="append", help="a candidate that scores too; may be repeated"
     )
     run.add_argument(
         "--runner", metavar="NAME", action=_Once, help=f"Beam's runner, such as FlinkRunner (default {DEFAULT_RUNNER})"

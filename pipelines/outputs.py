@@ -18,9 +18,12 @@ from io_connectors.sources import Source
 from io_connectors.urls import parse_url
 from pipelines.fraud import FraudOutputs
 from pipelines.settings import Output
+from transforms.batch import CANONICAL_FIELDS, PROVENANCE_COLUMNS
 from transforms.errors import UserError
+from transforms.shadow import SHADOW_COLUMNS
 from transforms.tally_rows import Count
 
+_SHADOW_SINKS = ("file", "s3", "kafka", "kinesis")
 Sink = beam.PTransform[PCollection[Any], Delivered]
 
 
@@ -32,6 +35,7 @@ class Sinks:
         decisions, alerts: one or more each.
         dead_letters, summaries, drift, calibration: one each.
         last_resort: a local file for what even these refuse for good.
+        shadows: where candidates' scores go; None without candidates.
     """
 
     decisions: tuple[Sink, ...]
@@ -41,15 +45,17 @@ class Sinks:
     drift: Sink
     calibration: Sink
     last_resort: Sink
+    shadows: Sink | None = None
 
 
-def open_sinks(output: Output, files: Sequence[str], columns: Sequence[str]) -> Sinks:
+def open_sinks(output: Output, files: Sequence[str], columns: Sequence[str], has_shadows: bool = False) -> Sinks:
     """The sinks that the settings name, as far as they can be looked at before anything is written.
 
     Args:
         output: where results go.
         files: those that will be read.
         columns: of decisions.
+        has_shadows: whether candidates score beside the model.
 
     Raises:
         UserError: a sink is none, or would spoil what is to be read; names the sink or the file.
@@ -63,10 +69,24 @@ def open_sinks(output: Output, files: Sequence[str], columns: Sequence[str]) -> 
         drift=record_sink(output.drift or f"file:{local.drift}", "output.drift"),
         calibration=record_sink(output.calibration or f"file:{local.calibration}", "output.calibration"),
         last_resort=record_sink(_file_of(output.dead_letters) or f"file:{local.dead_letters}", "--dead_letters"),
+        shadows=_shadow_sink(output, local) if has_shadows else None,
     )
     _check_files(output, files, local)
     check_watched(output, files)
     return sinks
+
+
+def _shadow_sink(output: Output, local: OutputDirectory) -> Sink:
+    """Where candidates' rows go: tables of decisions keep one row a transaction, and here each candidate has one."""
+    text = output.shadow or f"file:{local.shadow}"
+    url = parse_url(text, DECISION_SINKS, "--shadow_sink")
+    if url.scheme not in _SHADOW_SINKS:
+        raise UserError(
+            f"--shadow_sink: {url.scheme}: keeps one row a transaction, and each candidate has its own; "
+            f"name a directory, a bucket or a topic ({', '.join(f'{scheme}:' for scheme in _SHADOW_SINKS)})"
+        )
+    names = (*(field.name for field in CANONICAL_FIELDS if field.name not in PROVENANCE_COLUMNS), *SHADOW_COLUMNS)
+    return decision_sink(text, "--shadow_sink", columns=names)
 
 
 def _file_of(text: str | None) -> str | None:
@@ -120,11 +140,12 @@ def check_watched(output: Output, files: Sequence[str]) -> None:
     from io_connectors.s3.objects import locations
 
     flags: dict[str, Sequence[str | None]] = {
-        "--sink": output.sinks, "--alert": output.alerts, "--dead_letters": [output.dead_letters]
+        "--sink": output.sinks, "--alert": output.alerts, "--dead_letters": [output.dead_letters],
+        "--shadow_sink": [output.shadow],
     }  # fmt: skip
     flags |= _window_records(output)
     for flag, text in ((flag, text) for flag, texts in flags.items() for text in texts if text):
-        url = parse_url(text, DECISION_SINKS if flag == "--sink" else RECORD_SINKS, flag)
+        url = parse_url(text, DECISION_SINKS if flag in ("--sink", "--shadow_sink") else RECORD_SINKS, flag)
         if url.scheme == "s3":
             written = [(flag, each) for each in locations(url.path, url.parameters.get("flagged"))]
             for pattern in watched:
@@ -139,7 +160,8 @@ def write(outputs: FraudOutputs, sinks: Sinks, source: Source) -> None:
     """
     decided = [outputs.decisions | f"WriteDecisions[{at}]" >> sink for at, sink in enumerate(sinks.decisions)]
     alerted = [outputs.alerts | f"WriteAlerts[{at}]" >> sink for at, sink in enumerate(sinks.alerts)]
-    refused = [delivered.dead_letters for delivered in (*decided, *alerted)]
+    shadowed = [outputs.shadows | "WriteShadows" >> sinks.shadows] if outputs.shadows and sinks.shadows else []
+    refused = [delivered.dead_letters for delivered in (*decided, *alerted, *shadowed)]
     undelivered = refused | "GatherUndelivered" >> beam.Flatten() | "CountUndelivered" >> Count("undelivered")
     letters = (outputs.dead_letters, undelivered) | "WithUndelivered" >> beam.Flatten()
     dead = letters | "WriteDeadLetters" >> sinks.dead_letters

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from io_connectors.sources import Source, open_source
-from model_artifacts.artifact import load_model
 from model_artifacts.manifest import Costs, Manifest, Thresholds
 from pipelines.monitor.watched import Watched, watched
+from pipelines.served import ServedModel, patience, served, shadows
 from pipelines.settings import Settings
 from transforms.batch import CANONICAL_FIELDS, PROVENANCE_COLUMNS
-from transforms.decide import DECIDE_COLUMNS
+from transforms.candidates import Candidate, Patience
+from transforms.decide import DECIDE_COLUMNS, ThresholdPolicy, thresholds_for
 from transforms.durations import HOUR, SECOND, parse_duration
 from transforms.errors import UserError
-from transforms.features import FeatureSet, check_label_delay, shipped_feature_sets
+from transforms.features import FeatureSet, check_label_delay
 from transforms.policy import CompiledSegments, compile_segments
 from transforms.rules import CompiledRules, compile_rules, rule_columns
 from transforms.schema import Schema, load_schema
@@ -26,8 +27,11 @@ class Plan:
     """What a run will do.
 
     Attributes:
-        model_uri: what to load in the workers.
-        manifest: of that model; its feature set is what is computed.
+        model: what scores, and what it is replaced by on the way.
+        shadows: candidates that score beside it.
+        patience: with these.
+        policy: the settings' thresholds over whichever model's.
+        thresholds: of the model at the start under that policy.
         allowed_lateness, label_delay: in microseconds.
         deduplicate_window: likewise; 0 lets every transaction through.
         suppress_window: likewise; 0 sends every alert.
@@ -39,8 +43,10 @@ class Plan:
     schema: Schema
     source: Source
     labels: Source | None
-    model_uri: str
-    manifest: Manifest
+    model: ServedModel
+    shadows: tuple[Candidate, ...]
+    patience: Patience
+    policy: ThresholdPolicy
     thresholds: Thresholds
     costs: Costs
     rules: CompiledRules
@@ -55,6 +61,16 @@ class Plan:
     summary_early: int | None
     summary_lateness: int
     watched: Watched
+
+    @property
+    def model_uri(self) -> str:
+        """The model at the start; for ever the same one."""
+        return self.model.uri
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the model at the start; its feature set is what is computed, whatever model follows it."""
+        return self.model.manifest
 
     @property
     def bounded(self) -> bool:
@@ -82,22 +98,25 @@ def make_plan(settings: Settings) -> Plan:
     rows, pipeline = settings.pipeline.batch_rows, settings.pipeline
     source = open_source(settings.input.source, schema, rows)
     labels = open_source(settings.input.labels, schema, rows, "--labels") if settings.input.labels else None
-    model_uri = _model_uri(settings, schema)
-    manifest = load_model(model_uri).manifest
+    bounded = source.bounded and (labels is None or labels.bounded)
+    model = served(settings, schema, bounded)
+    manifest = model.manifest
     check_columns(manifest.feature_set, schema, f"model {manifest.model_id}")
     label_delay = parse_duration(settings.labels.delay)
     if settings.input.labels is None:
         check_label_delay(manifest.feature_set, label_delay)
-    bounded = source.bounded and (labels is None or labels.bounded)
     ordering: Ordering = "event_time" if bounded else "arrival"
+    policy = ThresholdPolicy(settings.policy.review, settings.policy.decline)
     return Plan(
         settings=settings,
         schema=schema,
         source=source,
         labels=labels,
-        model_uri=model_uri,
-        manifest=manifest,
-        thresholds=policy_thresholds(settings, manifest),
+        model=model,
+        shadows=shadows(settings, model),
+        patience=patience(settings, bounded),
+        policy=policy,
+        thresholds=thresholds_for(manifest, policy),
         costs=_costs(settings, manifest),
         rules=compile_rules(settings.rules, rule_columns(schema, manifest.feature_set)),
         segments=compile_segments(settings.policy.segments, rule_columns(schema, manifest.feature_set)),
@@ -110,7 +129,7 @@ def make_plan(settings: Settings) -> Plan:
         summary_every=parse_duration(settings.summary.every) if settings.summary.every else None,
         summary_early=parse_duration(settings.summary.early) or None,
         summary_lateness=parse_duration(settings.summary.allowed_lateness),
-        watched=watched(settings.monitor, model_uri, manifest, _decision_columns(schema, manifest)),
+        watched=watched(settings.monitor, model.uri, manifest, _decision_columns(schema, manifest)),
     )
 
 
@@ -148,26 +167,6 @@ def check_columns(feature_set: FeatureSet, schema: Schema, who: str) -> None:
             f"{who} counts amounts with {feature_set.minor_digits} decimals, schema {schema.name} with {digits}: "
             "set minor_digits in the feature set and train again"
         )
-
-
-def _model_uri(settings: Settings, schema: Schema) -> str:
-    uri = settings.model.uri or schema.default_model
-    if uri is None:
-        features = schema.name if schema.name in shipped_feature_sets() else "FILE"
-        raise UserError(
-            f"no model is shipped for schema {schema.name}: name one with --model, or train one with "
-            f"python -m pipelines.training --source '{settings.input.source}' --schema {settings.input.schema} "
-            f"--features {features} --model xgboost --output DIR"
-        )
-    return uri
-
-
-def policy_thresholds(settings: Settings, manifest: Manifest) -> Thresholds:
-    """The policy's thresholds over the model's; one given alone moves the other out of its way."""
-    policy, own = settings.policy, manifest.thresholds
-    review = policy.review if policy.review is not None else own.review
-    decline = policy.decline if policy.decline is not None else max(own.decline, review)
-    return Thresholds(review=min(review, decline), decline=decline)
 
 
 def _costs(settings: Settings, manifest: Manifest) -> Costs:

@@ -61,7 +61,7 @@ def _run(command: CommandLine) -> int:
     if command.explain_runner:
         tell(explanation(options, plan.bounded, shards))
         return 0
-    sinks = open_sinks(plan.settings.output, plan.files, plan.decision_columns)
+    sinks = open_sinks(plan.settings.output, plan.files, plan.decision_columns, bool(plan.shadows))
     pipeline = beam.Pipeline(options=options)
     outputs = build(pipeline, plan)  # before the output directory is touched: it may refuse something yet
     if on_flink and (jar := options.view_as(PortableOptions).output_executable_path):

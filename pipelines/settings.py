@@ -69,13 +69,35 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     calibration: Annotated[
         Text | None, Meta(description="URL for scores against labels; none: calibration.jsonl in the directory")
     ] = None
+    shadow: Annotated[
+        Text | None, Meta(description="URL for candidates' scores; none: shadow/*.parquet in the directory")
+    ] = None
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What scores."""
 
     uri: Annotated[
-        Text | None, Meta(description="a shipped model, or a trained one's directory; none: the schema's own")
+        Text | None,
+        Meta(
+            description="a shipped model, a trained one's directory, or registry:DIRECTORY#champion; "
+            "none: the schema's own"
+        ),
+    ] = None
+    public_key: Annotated[
+        Text | None,
+        Meta(description="PEM file of the key that a registry's models must be signed with; none: unsigned"),
+    ] = None
+    refresh: Annotated[
+        Duration | None,
+        Meta(description="how often a stream looks at a registry's alias; 0: never; none: 30s. Input that ends: never"),
+    ] = None
+    shadow: Annotated[
+        tuple[Text, ...], Meta(description="candidates that score beside it and decide nothing, named likewise")
+    ] = ()
+    shadow_budget: Annotated[
+        LongDuration | None,
+        Meta(description="how long a batch waits for a candidate; none: 1s for streams, 60s for input that ends"),
     ] = None
 
 
@@ -196,6 +218,8 @@ FLAGS = {
     "alert": "output.alerts",
     "dead_letters": "output.dead_letters",
     "model": "model.uri",
+    "shadow": "model.shadow",
+    "shadow_sink": "output.shadow",
     "quiet": "progress.mode",
 }
 

@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.pvalue import PCollection
 
 from model_artifacts.artifact import Model
-from model_artifacts.manifest import Thresholds
+from model_artifacts.manifest import Manifest, Thresholds
 from transforms.batch import TransactionBatch
 from transforms.policy import CompiledSegments
 from transforms.reasons import reasons
 from transforms.rules import CompiledRules
+from transforms.score import SharedModel
 
 APPROVE, REVIEW, DECLINE = "approve", "review", "decline"
 #: What deciding adds.
 DECIDE_COLUMNS = ("decision", "reasons")
 _DECISIONS = np.array([APPROVE, REVIEW, DECLINE])
+
+
+@dataclass(frozen=True)
+class ThresholdPolicy:
+    """Thresholds over a model's own, whichever model it is.
+
+    Attributes:
+        review, decline: see `Thresholds`; None: the model's.
+    """
+
+    review: float | None = None
+    decline: float | None = None
+
+
+def thresholds_for(manifest: Manifest, policy: Thresholds | ThresholdPolicy) -> Thresholds:
+    """A model's thresholds under a policy; one given alone moves the other out of its way."""
+    own = manifest.thresholds
+    review = policy.review if policy.review is not None else own.review
+    decline = policy.decline if policy.decline is not None else max(own.decline, review)
+    return Thresholds(review=min(review, decline), decline=decline)
 
 
 def decide_batch(
@@ -37,9 +60,7 @@ def decide_batch(
     Reasons are given for what is not approved: first the rules that applied, then the features that pushed
     the score up.
     """
-    scores = batch.numpy("score")
-    review, decline = segments.thresholds(batch, thresholds) if segments else (thresholds.review, thresholds.decline)
-    severity = (scores >= review).astype(np.int8) + (scores >= decline)
+    severity = _severity(batch.numpy("score"), *_by_row(batch, thresholds, segments))
     applied = [(rule, mask) for rule, mask in rules.apply(batch) if mask.any()] if rules else []
     for rule, mask in applied:
         severity[mask] = np.maximum(severity[mask], 2 if rule.action == DECLINE else 1)
@@ -55,6 +76,25 @@ def decide_batch(
     return batch.with_columns(dict(zip(DECIDE_COLUMNS, added, strict=True)))
 
 
+def decisions_of(scores: np.ndarray[Any, np.dtype[np.float64]], thresholds: Thresholds) -> pa.Array:
+    """The decision on each score alone, no rule considered.
+
+    Example:
+        >>> decisions_of(np.array([0.1, 0.2, 0.9]), Thresholds(review=0.2, decline=0.5)).to_pylist()
+        ['approve', 'review', 'decline']
+    """
+    return pa.array(_DECISIONS[_severity(scores, thresholds.review, thresholds.decline)])
+
+
+def _severity(scores: np.ndarray[Any, Any], review: Any, decline: Any) -> np.ndarray[Any, Any]:
+    """0, 1 or 2 for each score; thresholds are numbers, or one a score."""
+    return np.asarray((scores >= review).astype(np.int8) + (scores >= decline))
+
+
+def _by_row(batch: TransactionBatch, thresholds: Thresholds, segments: CompiledSegments | None) -> tuple[Any, Any]:
+    return segments.thresholds(batch, thresholds) if segments else (thresholds.review, thresholds.decline)
+
+
 def _lists(of_rows: dict[int, list[str]], count: int) -> pa.Array:
     """Lists for some of `count` rows, which are in order, and empty ones for the rest."""
     lengths = np.zeros(count + 1, dtype=np.int32)
@@ -68,8 +108,8 @@ class DecideTransactions(beam.PTransform[PCollection[TransactionBatch], PCollect
     """Decide on scored transactions and say why.
 
     Args:
-        load: gives the model that scored them, for the reasons; see `SharedModel`.
-        thresholds: from which scores on to review and to decline; the model's own when not given.
+        model: what scored them. Each batch is decided on by the model that its `model_id` names.
+        thresholds: from which scores on to review and to decline; what is not given is the model's own.
         rules: conditions that force a review or a decline.
         segments: transactions with thresholds of their own.
 
@@ -78,7 +118,7 @@ class DecideTransactions(beam.PTransform[PCollection[TransactionBatch], PCollect
         >>> from apache_beam.testing.test_pipeline import TestPipeline
         >>> from apache_beam.testing.util import assert_that, equal_to
         >>> from model_artifacts.artifact import load_model
-        >>> from model_artifacts.manifest import Thresholds
+        >>> from model_artifacts.manifest import Manifest, Thresholds
         >>> from transforms.batch import from_rows
         >>> from transforms.enrich import EnrichTransactions
         >>> from transforms.score import ScoreTransactions, SharedModel
@@ -94,19 +134,19 @@ class DecideTransactions(beam.PTransform[PCollection[TransactionBatch], PCollect
 
     def __init__(
         self,
-        load: Callable[[], Model],
-        thresholds: Thresholds | None = None,
+        model: SharedModel,
+        thresholds: Thresholds | ThresholdPolicy | None = None,
         rules: CompiledRules | None = None,
         segments: CompiledSegments | None = None,
     ) -> None:
         super().__init__()
-        self.load = load
+        self.model = model
         self.thresholds = thresholds
         self.rules = rules
         self.segments = segments
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> PCollection[TransactionBatch]:
-        fn = _Decide(self.load, self.thresholds, self.rules, self.segments)
+        fn = _Decide(self.model, self.thresholds or ThresholdPolicy(), self.rules, self.segments)
         decided: PCollection[TransactionBatch] = pcoll | "Decide" >> beam.ParDo(fn).with_output_types(TransactionBatch)
         return decided
 
@@ -114,19 +154,25 @@ class DecideTransactions(beam.PTransform[PCollection[TransactionBatch], PCollect
 class _Decide(beam.DoFn):
     def __init__(
         self,
-        load: Callable[[], Model],
-        thresholds: Thresholds | None,
+        model: SharedModel,
+        policy: Thresholds | ThresholdPolicy,
         rules: CompiledRules | None,
         segments: CompiledSegments | None,
     ) -> None:
-        self.load = load
-        self.thresholds = thresholds
+        self.model = model
+        self.policy = policy
         self.rules = rules
         self.segments = segments
 
-    def setup(self) -> None:
-        self.model = self.load()
-
     def process(self, element: TransactionBatch) -> Iterator[Any]:
-        thresholds = self.thresholds or self.model.manifest.thresholds
-        yield decide_batch(element, self.model, thresholds, self.rules, self.segments)
+        for model_id, batch in by_model(element):
+            model = self.model.named(model_id)
+            yield decide_batch(batch, model, thresholds_for(model.manifest, self.policy), self.rules, self.segments)
+
+
+def by_model(batch: TransactionBatch) -> Iterator[tuple[str, TransactionBatch]]:
+    """A scored batch by the models that scored it: as a rule one."""
+    column = batch.rows.column("model_id")
+    for model_id in (names := column.unique().to_pylist()):
+        rows = np.flatnonzero(np.asarray(pc.equal(column, model_id))) if len(names) > 1 else None
+        yield model_id, batch if rows is None else batch.take(rows)

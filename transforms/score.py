@@ -2,39 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+from apache_beam.metrics import Metrics
 from apache_beam.pvalue import PCollection, TaggedOutput
-from apache_beam.utils.shared import Shared
 
 from model_artifacts.artifact import Model, load_model
+from model_artifacts.follow import FixedModel, Follow, FollowedModel
 from transforms.batch import TransactionBatch
 from transforms.dead_letters import DeadLetter, dead_letters_of_rows
 from transforms.join import MOST_ROWS, JoinBatches
+from transforms.process_wide import ProcessWide
 
 #: What scoring adds: the probability, which model gave it, and the fingerprint of its features.
 SCORE_COLUMNS = ("score", "model_id", "feature_set")
 
 
 class SharedModel:
-    """A model by its URI, loaded and verified once in each worker process.
+    """A model by its URI, loaded and verified once in each worker process, and swapped there where it is followed.
 
     Args:
         uri: see `model_artifacts.artifact.load_model`.
+        public_key: likewise.
+        follow: the alias to follow instead of staying with `uri`.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, public_key: bytes | None = None, follow: Follow | None = None) -> None:
         self.uri = uri
-        self._shared = Shared()
+        self.public_key = public_key
+        self.follow = follow
+        self._shared: ProcessWide[FixedModel | FollowedModel] = ProcessWide()
 
     def __call__(self) -> Model:
-        model: Model = self._shared.acquire(lambda: load_model(self.uri), tag=self.uri)
-        return model
+        """The model to score a batch with; the next batch may get another."""
+        return self._served().now()
+
+    def named(self, model_id: str) -> Model:
+        """The model that scored a batch, by the batch's `model_id`."""
+        return self._served().named(model_id)
+
+    def take_counts(self) -> Mapping[str, int]:
+        """See `FollowedModel.take_counts`."""
+        return self._served().take_counts()
+
+    def _served(self) -> FixedModel | FollowedModel:
+        return self._shared.get(self._open)
+
+    def _open(self) -> FixedModel | FollowedModel:
+        return FollowedModel(self.follow) if self.follow else FixedModel(load_model(self.uri, self.public_key))
 
 
 def score_batch(batch: TransactionBatch, model: Model) -> tuple[TransactionBatch | None, list[DeadLetter]]:
@@ -68,7 +88,7 @@ class ScoreTransactions(beam.PTransform[PCollection[TransactionBatch], Scored]):
     """Add the model's score to every transaction, to those of a bundle at once.
 
     Args:
-        load: gives the model, in the worker; a `SharedModel` holds one for all threads of a process.
+        model: what scores. All rows of a batch have one model, whatever is swapped meanwhile.
         batch_rows: batches are not joined beyond so many rows.
 
     Example:
@@ -86,26 +106,28 @@ class ScoreTransactions(beam.PTransform[PCollection[TransactionBatch], Scored]):
         ...     _ = assert_that(scored.batches | beam.FlatMap(lambda b: b.numpy("score") < 0.5), equal_to([True]))
     """
 
-    def __init__(self, load: Callable[[], Model], batch_rows: int = MOST_ROWS) -> None:
+    def __init__(self, model: SharedModel, batch_rows: int = MOST_ROWS) -> None:
         super().__init__()
-        self.load = load
+        self.model = model
         self.batch_rows = batch_rows
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> Scored:
-        score = beam.ParDo(_Score(self.load)).with_output_types(TransactionBatch, dead_letters=DeadLetter)
+        score = beam.ParDo(_Score(self.model)).with_output_types(TransactionBatch, dead_letters=DeadLetter)
         outputs = pcoll | JoinBatches(self.batch_rows) | "Score" >> score.with_outputs("dead_letters", main="batches")
         return Scored(outputs.batches, outputs.dead_letters)
 
 
 class _Score(beam.DoFn):
-    def __init__(self, load: Callable[[], Model]) -> None:
-        self.load = load
+    def __init__(self, model: SharedModel) -> None:
+        self.model = model
 
     def setup(self) -> None:
-        self.model = self.load()
+        self.model()  # a model that cannot be loaded is known before there are rows
 
     def process(self, element: TransactionBatch) -> Iterator[Any]:
-        scored, letters = score_batch(element, self.model)
+        scored, letters = score_batch(element, self.model())
+        for name, count in self.model.take_counts().items():
+            Metrics.counter("model", name).inc(count)
         if scored is not None:
             yield scored
         for letter in letters:

@@ -12,6 +12,7 @@ from io_connectors.aws import error_code, is_transient
 from io_connectors.delivery import OnRetry
 from io_connectors.retry import Backoff
 from io_connectors.s3.listing import Found
+from io_connectors.s3.objects import Putter
 from transforms.decode_json import MAX_RECORD_BYTES
 
 CHUNK = 1 << 20
@@ -106,6 +107,26 @@ class Fetcher:
             if error_code(error) in _GONE:
                 raise UnreadableObjectError(*_GONE[error_code(error)]) from error
             raise
+
+
+def read_object(putter: Putter, bucket: str, key: str) -> bytes:
+    """All bytes of an object that fits into memory.
+
+    Raises:
+        FileNotFoundError: there is none.
+        Exception: the bucket is out of reach.
+    """
+
+    def attempt() -> bytes:
+        with closing(putter.client.get_object(Bucket=bucket, Key=key)["Body"]) as body:
+            return bytes(body.read())
+
+    try:
+        return putter.backoff.call(attempt, _may_go_away, putter.on_retry)
+    except ClientError as error:
+        if error_code(error) in ("404", "NoSuchKey"):
+            raise FileNotFoundError(f"s3://{bucket}/{key}") from error
+        raise
 
 
 def _may_go_away(error: Exception) -> bool:

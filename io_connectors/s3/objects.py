@@ -105,8 +105,8 @@ class Putter:
     backoff: Backoff
     on_retry: OnRetry
 
-    def put(self, bucket: str, key: str, content: bytes | Path, content_type: str) -> None:
-        """Put one object, whole or not at all.
+    def put(self, bucket: str, key: str, content: bytes | Path, content_type: str) -> bool:
+        """Put one object, whole or not at all; whether there was none of that name.
 
         Args:
             bucket, key: its name.
@@ -135,8 +135,10 @@ class Putter:
         except ClientError as error:
             if error_code(error) == "NoSuchBucket":
                 raise UserError(f"s3: there is no bucket {bucket}; make it, or name another") from error
-            if error_code(error) != "PreconditionFailed":  # its name tells its content: it was put before
+            if error_code(error) != "PreconditionFailed":
                 raise
+            return False  # where a name tells the content, it was put before
+        return True
 
 
 def _may_go_away(error: Exception) -> bool:

@@ -30,7 +30,7 @@ def explain_transaction(settings: Settings, transaction_id: str, served: str | N
     decisions = open_decisions(served) if served else None
     rebuilt = rebuild(plan, transaction_id)
     row = served_row(decisions, rebuilt, str(served)) if decisions else None
-    return explain(plan, load_model(plan.model_uri), rebuilt, row)
+    return explain(plan, load_model(plan.model_uri, plan.model.public_key), rebuilt, row)
 
 
 def served_row(decisions: Decisions, rebuilt: Rebuilt, where: str) -> pa.Table:

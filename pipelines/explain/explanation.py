@@ -138,7 +138,7 @@ def explain(plan: Plan, model: Model, rebuilt: Rebuilt, served: pa.Table | None 
     scored, letters = score_batch(rebuilt.row, model)
     if scored is None:
         raise UserError(f"the transaction got no decision: {letters[0].error}")
-    decided = decide_batch(scored, model, plan.thresholds, plan.rules)
+    decided = decide_batch(scored, model, plan.thresholds, plan.rules, plan.segments)
     row, manifest = decided.rows.to_pylist()[0], model.manifest
     matrix = decided.feature_matrix(manifest.feature_names)
     found = contributions(matrix[0], model)

@@ -117,8 +117,8 @@ def _policies(
 ) -> list[Policy]:
     """Those that are served, and those chosen on `rows`."""
     from model_artifacts.manifest import Thresholds
-    from pipelines.plan import policy_thresholds
     from pipelines.policy.choose import Policy, amount_bands, by_budget, by_cost, by_segment
+    from transforms.decide import ThresholdPolicy, thresholds_for
     from transforms.policy import compile_segments
     from transforms.rules import rule_columns
     from transforms.schema import load_schema
@@ -129,7 +129,11 @@ def _policies(
     served = compile_segments(settings.policy.segments, columns)
     return [
         Policy("approve everything", Thresholds(review=2.0, decline=2.0)),
-        Policy(AS_SERVED, policy_thresholds(settings, manifest), served),
+        Policy(
+            AS_SERVED,
+            thresholds_for(manifest, ThresholdPolicy(settings.policy.review, settings.policy.decline)),
+            served,
+        ),
         Policy("least cost", least),
         Policy("least cost by segment", rest, segments),
         Policy(f"{cards} cards a day", by_budget(rows, cards, least.decline)),

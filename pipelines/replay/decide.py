@@ -53,7 +53,7 @@ def replay(root: Any, plan: Plan, period: Period, known_by: int) -> Replayed:
         "ordering": "event_time",
         "batch_rows": plan.settings.pipeline.batch_rows,
     }
-    model = SharedModel(plan.model_uri)
+    model = SharedModel(plan.model_uri, plan.model.public_key)
     labels = root | "ReadLabels" >> ReadLabels(plan.labels.read, plan.schema, plan.label_delay) if plan.labels else None
 
     parsed = (
@@ -69,7 +69,7 @@ def replay(root: Any, plan: Plan, period: Period, known_by: int) -> Replayed:
     enriched = batches | "Enrich" >> EnrichTransactions(plan.manifest.feature_set, labels=told, **keyed)
     wanted = enriched.batches | "KeepPeriod" >> KeepRows(partial(between, start=period.start, end=period.end))
     scored = wanted | "Score" >> ScoreTransactions(model, plan.settings.pipeline.batch_rows)
-    decided = scored.batches | "Decide" >> DecideTransactions(model, plan.thresholds, plan.rules)
+    decided = scored.batches | "Decide" >> DecideTransactions(model, plan.thresholds, plan.rules, plan.segments)
     decided = decided | "CountScored" >> Count("scored")
     dead_letters += [enriched.dead_letters, scored.dead_letters]
     return Replayed(

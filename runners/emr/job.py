@@ -63,7 +63,7 @@ def write_job(argv: Sequence[str], jar: Path, allow_local: bool = False) -> JobJ
         check_reach(settings)
         settings = _in_working_directory(settings, given="output.directory" in command.origins)
     plan = make_plan(settings)
-    sinks = open_sinks(settings.output, plan.files, plan.decision_columns)
+    sinks = open_sinks(settings.output, plan.files, plan.decision_columns, bool(plan.shadows))
     options = pipeline_options(_RUNNER, command.beam_args, plan.bounded, plan.ordering, settings.pipeline.shards)
     with contextlib.nullcontext() if allow_local else _elsewhere():
         pipeline = beam.Pipeline(options=options)

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from io_connectors.sinks import DECISION_SINKS, RECORD_SINKS
 from io_connectors.sources import SOURCES
 from io_connectors.urls import ConnectorUrl, parse_url
-from model_artifacts.artifact import shipped_models
+from model_artifacts.artifact import is_registered, shipped_models
+from model_artifacts.registry_store import PLACES
+from model_artifacts.registry_uri import parse_registered
 from pipelines.settings import Settings
 from transforms.errors import UserError
 
@@ -36,7 +38,7 @@ database, a topic or s3://bucket/prefix (to try a package on this machine's own 
                 f"{flag} is not given: {what} would be files on a node and lost with it; name a database, a topic or "
                 f"s3://bucket/prefix ({_ANYWAY})"
             )
-        url = parse_url(text, DECISION_SINKS if flag == "--sink" else RECORD_SINKS, flag)
+        url = parse_url(text, DECISION_SINKS if flag in ("--sink", "--shadow_sink") else RECORD_SINKS, flag)
         if url.scheme == "file":
             raise UserError(
                 f"{flag}: {url} is a file on whichever node a worker runs and lost with it; name a database, a topic "
@@ -46,7 +48,9 @@ database, a topic or s3://bucket/prefix (to try a package on this machine's own 
     for flag, text in (("--source", settings.input.source), ("--labels", settings.input.labels)):
         if text is not None:
             _check_source(flag, text)
-    _check_model(settings.model.uri)
+    _check_model("--model", settings.model.uri)
+    for uri in settings.model.shadow:
+        _check_model("--shadow", uri)
 
 
 def _results(settings: Settings) -> Iterator[tuple[str, str, str | None]]:
@@ -57,6 +61,8 @@ def _results(settings: Settings) -> Iterator[tuple[str, str, str | None]]:
     for text in output.alerts or (None,):
         yield "--alert", "alerts", text
     yield "--dead_letters", "what could not be processed", output.dead_letters
+    if settings.model.shadow:
+        yield "--shadow_sink", "candidates' scores", output.shadow
     yield "--set output.summaries=URL", "the summaries of windows", output.summaries
     if settings.monitor.drift:
         yield "--set output.drift=URL (or monitor.drift=false)", "the drift of windows", output.drift
@@ -80,10 +86,20 @@ def _refuse_loopback(flag: str, url: ConnectorUrl) -> None:
             raise UserError(f"{flag}: {host} is each node itself, where no such server runs ({_ANYWAY})")
 
 
-def _check_model(uri: str | None) -> None:
-    """A model reaches the nodes in the wheel: what is not shipped in it is not there."""
-    if uri is not None and uri not in shipped_models():
-        raise UserError(
-            f"--model: {uri} is a directory of this machine; copy it into model_artifacts/, which the nodes get with "
-            f"the wheel, and give its name ({_ANYWAY})"
-        )
+def _check_model(flag: str, uri: str | None) -> None:
+    """A model reaches the nodes in the wheel, or lies in a bucket: what is in neither is not there."""
+    if uri is None or uri in shipped_models():
+        return
+    if is_registered(uri):
+        url = parse_url(parse_registered(uri).url, PLACES, flag)
+        if url.scheme == "file":
+            raise UserError(
+                f"{flag}: the registry {url.path} is a directory of this machine; nodes reach one in a bucket: "
+                f"registry:s3://bucket/prefix ({_ANYWAY})"
+            )
+        _refuse_loopback(flag, url)
+        return
+    raise UserError(
+        f"{flag}: {uri} is a directory of this machine; copy it into model_artifacts/, which the nodes get with "
+        f"the wheel, and give its name, or add it to a registry in a bucket ({_ANYWAY})"
+    )

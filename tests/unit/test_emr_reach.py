@@ -93,3 +93,16 @@ def test_models_travel_in_the_wheel() -> None:
     """A directory of this machine would be missing on the nodes, where the model is opened."""
     with pytest.raises(UserError, match=r"^--model: my_models/july is a directory of this machine; copy it into"):
         check_reach(settings(model="my_models/july"))
+
+
+def test_a_registry_in_a_bucket_is_reached() -> None:
+    """For the model and for candidates; one on this machine's disk or loopback is not, and candidates need a sink."""
+    there = "registry:s3://bucket/models#champion"
+    local = "registry:s3://bucket/models?endpoint=http://127.0.0.1:7070#champion"
+    check_reach(settings(model=there, shadow=[there], shadow_sink="s3://bucket/shadow"))
+    with pytest.raises(UserError, match=r"^--model: the registry models is a directory of this machine"):
+        check_reach(settings(model="registry:models#champion"))
+    with pytest.raises(UserError, match=r"^--shadow: 127.0.0.1:7070 is each node itself"):
+        check_reach(settings(shadow=[local], shadow_sink="s3://bucket/shadow"))
+    with pytest.raises(UserError, match=r"^--shadow_sink is not given: candidates' scores would be files on a node"):
+        check_reach(settings(shadow=[there]))

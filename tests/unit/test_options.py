@@ -258,7 +258,7 @@ def test_the_commands_in_help_work(
     monkeypatch.chdir(tmp_path)
     Path("fraud.toml").write_text("", "utf-8")
     commands = re.findall(r"^  python -m pipelines\.fraud\b([^>\n]*)", text, re.MULTILINE)
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         assert isinstance(parse_command_line(shlex.split(command)), CommandLine)
 
