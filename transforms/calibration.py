@@ -97,12 +97,12 @@ class Calibration:
         bins = np.searchsorted(EDGES, scores, side="right") - 1
         rows, starts = windows.of(times)
         distinct, at = np.unique(starts, return_inverse=True)
-        counts = np.zeros((len(distinct), len(EDGES), 3), dtype=np.int64)
+        counts = np.zeros((len(distinct), 3 * len(EDGES)), dtype=np.int64)
         billionths = np.rint(scores * _BILLION).astype(np.int64)
-        np.add.at(counts, (at, bins[rows]), np.stack([np.ones_like(frauds), frauds, billionths], axis=1)[rows])
+        np.add.at(counts.reshape(len(distinct), len(EDGES), 3), (at, bins[rows]), np.stack([np.ones_like(frauds), frauds, billionths], axis=1)[rows])
         earliest = np.full(len(distinct), np.iinfo(np.int64).max)
         np.minimum.at(earliest, at, times[rows])
-        yield from zip(distinct.tolist(), earliest.tolist(), counts.reshape(len(distinct), -1), strict=True)
+        yield from zip(distinct.tolist(), earliest.tolist(), counts, strict=True)
 
     def tell(self, counts: Ints, start: int, end: int, pane: Pane, firing: int) -> list[WindowCalibration]:
         """The one row of a window."""

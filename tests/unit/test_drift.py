@@ -165,6 +165,11 @@ def test_calibration_is_counted_by_bin_and_rows_without_label_count_for_nothing(
     assert told.error == pytest.approx(error, abs=1e-8)
 
 
+def test_rows_without_labels_count_for_no_calibration() -> None:
+    """A batch in which no label is known gives no counts, whatever its size."""
+    assert list(Calibration().count(batch_of([{"score": 0.5}, {"score": 0.1}]), DAYS)) == []
+
+
 @given(st.lists(st.integers(0, 2**40), max_size=50))
 def test_counts_survive_their_coder(values: list[int]) -> None:
     """Zeros, which are not written, among them."""
