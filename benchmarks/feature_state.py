@@ -159,7 +159,7 @@ def results_text(found: FeatureState) -> str:
     usual = Traffic()
     return "\n\n".join(
         [
-            "Transactions of a fixed rate, those of one of the default run's eight shards "
+            "Transactions of a fixed rate, an eighth of those of the default run "
             f"({usual.customers:,} customers, {usual.terminals:,} terminals, {usual.per_day:,} a day), in batches of "
             f"{BATCH_ROWS:,}. A stage does all that the product does to a row: hashes, features, the log in Beam's "
             "state and its rewriting; Beam's shuffle and the runner's state are left out. A history is the features "

@@ -18,7 +18,7 @@ START = 1_522_540_800_000_000  # 2018-04-01, in microseconds
 class Traffic:
     """Transactions at even distances in time, each of a customer and a terminal drawn by a seed.
 
-    What stands here by default is the traffic of one of the default run's eight shards.
+    What stands here by default is an eighth of the default run's traffic.
     """
 
     customers: int = 625

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from benchmarks.flink_stream import ONE_SUBTASK
 from benchmarks.fraud1.job import START
 from benchmarks.fraud1.usage import TreeUsage
 from benchmarks.fraud1.workload import Transactions, expected, make_transactions, messages
@@ -95,7 +96,7 @@ def own_contenders() -> list[Contender]:
     flink = [*command, "FlinkRunner"]
     return [
         Contender("this project, DirectRunner", [*command, "DirectRunner"], ()),
-        Contender("this project, Flink", flink, flink),
+        Contender("this project, Flink", flink, [*flink, *ONE_SUBTASK]),
     ]
 
 
