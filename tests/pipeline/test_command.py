@@ -286,7 +286,8 @@ def test_results_go_where_they_are_sent(files: Files, base: Run, tmp_path: Path)
     assert (expected == "review").sum() > base.summary["reviewed"]
     assert len(lines_of(tmp_path / "sent" / "alerts.jsonl")) == (expected != "approve").sum()
     assert [letter["payload"] for letter in lines_of(tmp_path / "dead.jsonl")] == ["only,three,fields"]
-    assert sorted(os.listdir(run.output)) == [MARKER, "report.html", "summary.json", "windows.jsonl"]
+    left = [MARKER, "calibration.jsonl", "drift.jsonl", "report.html", "summary.json", "windows.jsonl"]
+    assert sorted(os.listdir(run.output)) == left
     assert run.summary["thresholds"] == {"review": 0.001, "decline": decline}
 
 
@@ -648,7 +649,7 @@ def test_two_runs_at_once_and_one_that_was_killed(files: Files, base: Run, tmp_p
 def test_ctrl_c_ends_a_run_in_one_line(tmp_path: Path) -> None:
     """SIGINT ends with exit code 130 and says so, without a traceback."""
     process = command(tmp_path, "--source", "simulator:?customers=50&terminals=50&days=30&rate=5", "--quiet")
-    wait_for((tmp_path / "output" / "windows.jsonl").exists, process)
+    wait_for((tmp_path / "output" / "calibration.jsonl").exists, process)
     time.sleep(1)  # the sinks are made just before the pipeline starts
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -662,7 +663,7 @@ def test_a_failure_is_one_line_and_a_log(files: Files, tmp_path: Path) -> None:
     sink = tmp_path / CARD  # a card number in an exception's text, to see what becomes of it
 
     def remove_sink() -> None:
-        wait_for((tmp_path / "out" / "windows.jsonl").exists)  # the last sink to be made
+        wait_for((tmp_path / "out" / "calibration.jsonl").exists)  # the last sink to be made
         shutil.rmtree(sink)
 
     remover = threading.Thread(target=remove_sink)
