@@ -88,8 +88,9 @@ def test_random_kills_leave_no_trace(stream: Stream, recovered: list[Recovery], 
     print(f"SEED={SEED}")
     chance = Random(SEED)  # noqa: S311 - no secret
     kills = [fault for fault in FAULTS if fault.endswith("killed")]
-    for _ in range(KILLS):
+    for number in range(KILLS):
         time.sleep(chance.uniform(0, 4))
         recovered.append(strike(stream, chance.choice(kills), "anything", chance))
+        print(f"{number + 1} of {KILLS}: {recovered[-1].fault}, silent for {recovered[-1].silence} s", flush=True)
         stream.settle()
     check(stream, tmp_path)
