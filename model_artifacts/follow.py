@@ -147,9 +147,7 @@ class FollowedModel:
                 raise
             except UserError as error:
                 self._refuse(stack[0], str(error))
-        except (
-            Exception
-        ) as error:  # whatever it is, the model that serves goes on; it is counted, told, and tried again
+        except Exception as error:  # whatever it is, the model that serves goes on, and the next look may do better
             self._failed(error)
         finally:
             self._looking.release()
