@@ -10,6 +10,9 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from apache_beam.transforms.window import IntervalWindow
+from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.windowed_value import PaneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
@@ -28,10 +31,10 @@ from pipelines.monitor.watched import watched
 from pipelines.settings import Monitor
 from transforms.batch import TransactionBatch, from_rows
 from transforms.calibration import EDGES, Calibration
-from transforms.drift import Alarm, Cells, column_drifts, ks, psi, window_counts
+from transforms.drift import Alarm, Cells, Drift, column_drifts, ks, psi, window_counts
 from transforms.durations import DAY, HOUR
 from transforms.errors import UserError
-from transforms.monitor import WindowCounts, WindowCountsCoder
+from transforms.monitor import WindowCounts, WindowCountsCoder, _AddUp, _TellWindow
 from transforms.window_summary import Windows
 
 DAYS = Windows(DAY, DAY)
@@ -227,3 +230,11 @@ def test_a_column_without_a_value_is_no_reference() -> None:
         number_reference("x", np.array([np.nan, np.inf]))
     with pytest.raises(UserError, match="there is no column y; found x"):
         column_references(pa.table({"x": [1.0]}), ["y"], [])
+
+
+def test_a_pane_without_rows_tells_nothing() -> None:
+    """Runners may fire a window's last pane though nothing came in it: there is no distance of nothing."""
+    drift = Drift(Cells(reference_of([1.0, 2.0])), Alarm())
+    empty = _AddUp().extract_output(_AddUp().create_accumulator())
+    window = IntervalWindow(Timestamp(0), Timestamp(86_400))
+    assert list(_TellWindow(drift).process(((drift.key, 0), empty), window, PaneInfo(False, True, 3, 3, 0))) == []
