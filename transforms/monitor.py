@@ -296,11 +296,10 @@ class _TellWindow(beam.DoFn):
         self, element: _Keyed, window: Any = beam.DoFn.WindowParam, pane: Any = beam.DoFn.PaneInfoParam
     ) -> Iterator[Any]:
         (key, _), counts = element
-        if not len(counts.values):
-            return  # a window's last pane may come without a row: Flink fires it when the window's state is let go of
+        start, end = window.start.micros, window.end.micros
         if key != self.measure.key:
             # Rows that were counted for another model's reference cannot be compared with this one's.
             Metrics.counter("monitor", "windows_of_another_reference").inc()
-            return
-        start, end = window.start.micros, window.end.micros
-        yield from self.measure.tell(counts.values, start, end, *pane_of(pane))
+        # A window's last pane may come without a row: Flink fires it when the window's state is let go of.
+        elif len(counts.values):
+            yield from self.measure.tell(counts.values, start, end, *pane_of(pane))
