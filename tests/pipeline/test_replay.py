@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,21 +33,6 @@ class Served:
     run: Run
 
 
-@dataclass(frozen=True)
-class Replay:
-    """What a replay said, and left."""
-
-    code: int
-    output: Path
-    stdout: str
-    stderr: str
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        figures: dict[str, Any] = json.loads((self.output / "summary.json").read_bytes())
-        return figures
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     """Decisions on a log in which some ids come again: within what is remembered, and after that."""
@@ -70,11 +54,11 @@ def _later(table: pa.Table, micros: int) -> pa.Table:
     return table.set_column(at, table.schema.field(at), times)
 
 
-def replay(output: Path, *argv: str) -> Replay:
+def replay(output: Path, *argv: str) -> Run:
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         code = main([*argv, "--output", str(output), "--quiet"])
-    return Replay(code, output, out.getvalue(), err.getvalue())
+    return Run(code, output, out.getvalue(), err.getvalue())
 
 
 @pytest.mark.parametrize("batch_rows", [16_384, 37])
