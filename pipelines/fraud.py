@@ -47,22 +47,23 @@ class FraudOutputs:
     Attributes:
         raw: what was read, as it was read.
         decisions: batches with features, score, decision and reasons.
-        alerts: one for each transaction that was not approved, less those suppressed or over the budget.
+        alerts: one for each transaction that was not approved, less those suppressed or over the budget; None where
+            none are wanted.
         dead_letters: every record that got no decision, so that read = decisions + dead letters; and every
             record of the label source that is no label.
-        summaries: counts, amounts and score quantiles of windows of event time.
+        summaries: counts, amounts and score quantiles of windows of event time; None likewise.
         statistics: one value over the whole run; with labels, how good the decisions were. None for a run that
             has no end; its summaries tell how it goes.
         drift: how far features and scores of windows are from the model's training; None: nothing to compare with.
-        calibration: scores of windows against their labels; None for a run that has no end, likewise.
+        calibration: scores of windows against their labels; None for a run that has no end or no labels.
         shadows: what candidates made of the decided batches; None without candidates.
     """
 
     raw: PCollection[RawBatch]
     decisions: PCollection[TransactionBatch]
-    alerts: PCollection[Alert]
+    alerts: PCollection[Alert] | None
     dead_letters: PCollection[DeadLetter]
-    summaries: PCollection[WindowSummary]
+    summaries: PCollection[WindowSummary] | None
     statistics: PCollection[RunStatistics] | None
     drift: PCollection[ColumnDrift] | None = None
     calibration: PCollection[WindowCalibration] | None = None
@@ -91,15 +92,10 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
     scored = enriched.batches | "Score" >> ScoreTransactions(model, plan.settings.pipeline.batch_rows)
     decisions = (
         scored.batches
-        | "Decide" >> DecideTransactions(model, plan.policy, plan.rules, plan.segments)
+        | "Decide" >> DecideTransactions(model, plan.policy, plan.rules, plan.segments, plan.settings.policy.reasons)
         | "CountScored" >> Count("scored")
     )
     shadows = decisions | "Shadow" >> ScoreShadows(plan.shadows, plan.patience) if plan.shadows else None
-    alerts = decisions | "RaiseAlerts" >> RaiseAlerts() | "CountAlerts" >> Count("alerts")
-    if plan.suppress_window:
-        alerts = alerts | "SuppressAlerts" >> SuppressAlerts(plan.suppress_window, ordering=plan.ordering)
-    if plan.settings.alerts.cards_a_day:
-        alerts = alerts | "LimitAlerts" >> LimitAlerts(plan.settings.alerts.cards_a_day, plan.ordering)
     dead_letters = (
         [stage.dead_letters for stage in (parsed, unique, enriched, scored) if stage]
         | "GatherDeadLetters" >> beam.Flatten(pipeline=root)
@@ -108,26 +104,38 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
     if labels:
         refused = labels.dead_letters | "CountRefusedLabels" >> Count("refused_labels")
         dead_letters = (dead_letters, refused) | "WithRefusedLabels" >> beam.Flatten()
-    drift = statistics = calibration = None
+    drift = statistics = calibration = summaries = None
+    if plan.settings.summary.enabled:
+        summaries = decisions | "SummarizeWindows" >> SummarizeWindows(
+            plan.summary_window, plan.summary_every, plan.summary_lateness, plan.summary_early
+        )
     if watched.reference:
         drift = decisions | "MonitorDrift" >> MonitorDrift(watched.reference, watched.windows, watched.alarm)
     if plan.bounded:
         judged = decisions | "AttachLabels" >> AttachLabels(labels.batches) if labels else decisions
         statistics = judged | "ComputeStatistics" >> ComputeStatistics(plan.manifest.feature_names)
-        calibration = judged | "MonitorCalibration" >> MonitorCalibration(watched.windows)
+        if plan.judged:
+            calibration = judged | "MonitorCalibration" >> MonitorCalibration(watched.windows)
     return FraudOutputs(
         raw=raw,
         decisions=decisions,
-        alerts=alerts,
+        alerts=_alerts(decisions, plan) if plan.settings.alerts.enabled else None,
         dead_letters=dead_letters,
-        summaries=decisions
-        | "SummarizeWindows"
-        >> SummarizeWindows(plan.summary_window, plan.summary_every, plan.summary_lateness, plan.summary_early),
+        summaries=summaries,
         drift=drift,
         calibration=calibration,
         statistics=statistics,
         shadows=shadows,
     )
+
+
+def _alerts(decisions: PCollection[TransactionBatch], plan: Plan) -> PCollection[Alert]:
+    alerts: PCollection[Alert] = decisions | "RaiseAlerts" >> RaiseAlerts() | "CountAlerts" >> Count("alerts")
+    if plan.suppress_window:
+        alerts = alerts | "SuppressAlerts" >> SuppressAlerts(plan.suppress_window, ordering=plan.ordering)
+    if plan.settings.alerts.cards_a_day:
+        alerts = alerts | "LimitAlerts" >> LimitAlerts(plan.settings.alerts.cards_a_day, plan.ordering)
+    return alerts
 
 
 def main(argv: Sequence[str] | None = None) -> int:

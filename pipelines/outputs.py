@@ -159,7 +159,8 @@ def write(outputs: FraudOutputs, sinks: Sinks, source: Source) -> None:
     records that got no decision.
     """
     decided = [outputs.decisions | f"WriteDecisions[{at}]" >> sink for at, sink in enumerate(sinks.decisions)]
-    alerted = [outputs.alerts | f"WriteAlerts[{at}]" >> sink for at, sink in enumerate(sinks.alerts)]
+    alerts = outputs.alerts
+    alerted = [alerts | f"WriteAlerts[{at}]" >> sink for at, sink in enumerate(sinks.alerts)] if alerts else []
     shadowed = [outputs.shadows | "WriteShadows" >> sinks.shadows] if outputs.shadows and sinks.shadows else []
     refused = [delivered.dead_letters for delivered in (*decided, *alerted, *shadowed)]
     undelivered = refused | "GatherUndelivered" >> beam.Flatten() | "CountUndelivered" >> Count("undelivered")
@@ -168,7 +169,9 @@ def write(outputs: FraudOutputs, sinks: Sinks, source: Source) -> None:
     if source.commit is not None:
         held = {f"decisions[{at}]": delivered.written for at, delivered in enumerate(decided)}
         _ = {"read": outputs.raw, "dead_letters": dead.written, **held} | "CommitOffsets" >> source.commit
-    told = [outputs.summaries | "WriteSummaries" >> sinks.summaries]
+    told = []
+    if outputs.summaries is not None:
+        told.append(outputs.summaries | "WriteSummaries" >> sinks.summaries)
     if outputs.drift is not None:
         told.append(outputs.drift | "WriteDrift" >> sinks.drift)
     if outputs.calibration is not None:

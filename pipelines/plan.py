@@ -78,6 +78,13 @@ class Plan:
         return self.source.bounded and (self.labels is None or self.labels.bounded)
 
     @property
+    def judged(self) -> bool:
+        """Whether the windows of its decisions are compared with labels: where it ends, and there may be some."""
+        carried = self.schema.columns.get("is_fraud")
+        labelled = self.labels is not None or (carried is not None and carried.field is not None)
+        return self.bounded and self.settings.monitor.calibration and labelled
+
+    @property
     def decision_columns(self) -> tuple[str, ...]:
         """What is known of a transaction once it is decided on, less where it came from."""
         return _decision_columns(self.schema, self.manifest)

@@ -44,11 +44,11 @@ def run_facts(
     settings = plan.settings
     files = {
         "decisions": ", ".join(settings.output.sinks) or f"{output.decisions}{os.sep}*.parquet",
-        "alerts": ", ".join(settings.output.alerts) or str(output.alerts),
+        "alerts": (", ".join(settings.output.alerts) or str(output.alerts)) if settings.alerts.enabled else "",
         "dead letters": settings.output.dead_letters or str(output.dead_letters),
-        "windows": settings.output.summaries or str(output.windows),
-        "drift": settings.output.drift or str(output.drift),
-        "calibration": settings.output.calibration or str(output.calibration),
+        "windows": (settings.output.summaries or str(output.windows)) if settings.summary.enabled else "",
+        "drift": (settings.output.drift or str(output.drift)) if plan.watched.reference else "",
+        "calibration": (settings.output.calibration or str(output.calibration)) if plan.judged else "",
         "report": str(output.report),
         "figures": str(output.summary),
     }
@@ -68,7 +68,7 @@ def run_facts(
         undelivered=_by_reason(counters, "undelivered"),
         wall_seconds=wall_seconds,
         throughput=progress.samples,
-        files=files,
+        files={what: where for what, where in files.items() if where},
         minor_digits=plan.manifest.feature_set.minor_digits,
         monitored=_monitored(plan, output, statistics),
     )

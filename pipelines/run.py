@@ -30,6 +30,7 @@ from pipelines.summary import RunFacts, summary_json, summary_text
 from runners.emr.reach import check_reach
 from runners.flink.package import package
 from runners.flink.run import check_cluster, is_local
+from runners.garbage import collect_seldom
 from runners.presets import FLINK, explanation, pipeline_options
 from transforms import tally
 from transforms.durations import SECOND, parse_duration
@@ -108,6 +109,7 @@ def _run_here(pipeline: beam.Pipeline, outputs: FraudOutputs, plan: Plan, output
     else:
         _ = outputs.decisions | "WatchDecisions" >> beam.ParDo(watch.WatchDecisions(plan.manifest.feature_names))
     progress = Progress(plan.settings.progress.mode, parse_duration(plan.settings.progress.every) / SECOND)
+    collect_seldom()
     tally.reset()
     watch.reset()
     started = time.monotonic()

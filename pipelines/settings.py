@@ -136,6 +136,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     decline_cost_minor: Annotated[
         Cost | None, Meta(description="turning away a good customer, in minor units; none: the model's")
     ] = None
+    reasons: Annotated[bool, Meta(description="whether what is not approved gets reasons beside its rules")] = True
     segments: Annotated[
         tuple[Segment, ...],
         Meta(description="[[policy.segments]]: name, when, review, decline; the first that applies to a transaction"),
@@ -145,6 +146,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Alerts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which alerts are sent."""
 
+    enabled: Annotated[bool, Meta(description="whether there are any; decisions are written all the same")] = True
     suppress: Annotated[
         Duration, Meta(description="how long after a card's alert its others are only counted; 0: all are sent")
     ] = "0"
@@ -156,6 +158,7 @@ class Alerts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Summary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The windows that decisions are counted in."""
 
+    enabled: Annotated[bool, Meta(description="whether there are any")] = True
     window: Annotated[
         LongDuration | None,
         Meta(description="length of a window; none: one minute for streams, one hour for input that ends"),
@@ -169,6 +172,9 @@ class Monitor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Whether what comes in is still like what the model learnt from."""
 
     drift: Annotated[bool, Meta(description="whether features and scores are compared with the reference")] = True
+    calibration: Annotated[
+        bool, Meta(description="whether scores of input that ends are compared with its labels, where it has some")
+    ] = True
     reference: Annotated[
         Text | None, Meta(description="file of what they are compared with; none: the model's own reference.json")
     ] = None
@@ -360,6 +366,11 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
         raise UserError(
             f"policy.review ({review}, {origins['policy.review']}) must be at most policy.decline "
             f"({decline}, {origins['policy.decline']}): what is declined need not be reviewed"
+        )
+    if settings.output.alerts and not settings.alerts.enabled:
+        raise UserError(
+            f"alerts.enabled (false, {origins['alerts.enabled']}) leaves nothing to send to output.alerts "
+            f"({origins['output.alerts']}): give one of the two"
         )
     for section, window, every in (
         ("summary", settings.summary.window, settings.summary.every),

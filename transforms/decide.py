@@ -52,13 +52,14 @@ def decide_batch(
     thresholds: Thresholds,
     rules: CompiledRules | None = None,
     segments: CompiledSegments | None = None,
+    explained: bool = True,
 ) -> TransactionBatch:
     """The batch with `decision` and `reasons`.
 
     A score from `thresholds.review` on is reviewed, from `thresholds.decline` on declined; a segment that a
     transaction is in has thresholds of its own, and a rule that applies can only make a decision stricter.
-    Reasons are given for what is not approved: first the rules that applied, then the features that pushed
-    the score up.
+    Reasons are given for what is not approved: first the rules that applied, then, where it is to be `explained`, the
+    features that pushed the score up.
     """
     severity = _severity(batch.numpy("score"), *_by_row(batch, thresholds, segments))
     applied = [(rule, mask) for rule, mask in rules.apply(batch) if mask.any()] if rules else []
@@ -68,7 +69,7 @@ def decide_batch(
     for rule, mask in applied:
         for row in np.flatnonzero(mask).tolist():
             why[row].append(f"rule {rule.name}: {rule.when}")
-    if why:
+    if why and explained:
         matrix = batch.take(np.fromiter(why, dtype=np.int64)).feature_matrix(model.manifest.feature_names)
         for mine, pushed in zip(why.values(), reasons(matrix, model), strict=True):
             mine += pushed
@@ -112,6 +113,7 @@ class DecideTransactions(beam.PTransform[PCollection[TransactionBatch], PCollect
         thresholds: from which scores on to review and to decline; what is not given is the model's own.
         rules: conditions that force a review or a decline.
         segments: transactions with thresholds of their own.
+        explained: whether the model's reasons are given beside the rules; to find them costs several scores a row.
 
     Example:
         >>> import apache_beam as beam
@@ -138,15 +140,18 @@ class DecideTransactions(beam.PTransform[PCollection[TransactionBatch], PCollect
         thresholds: Thresholds | ThresholdPolicy | None = None,
         rules: CompiledRules | None = None,
         segments: CompiledSegments | None = None,
+        explained: bool = True,
     ) -> None:
         super().__init__()
         self.model = model
         self.thresholds = thresholds
         self.rules = rules
         self.segments = segments
+        self.explained = explained
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> PCollection[TransactionBatch]:
-        fn = _Decide(self.model, self.thresholds or ThresholdPolicy(), self.rules, self.segments)
+        policy = self.thresholds or ThresholdPolicy()
+        fn = _Decide(self.model, policy, self.rules, self.segments, self.explained)
         decided: PCollection[TransactionBatch] = pcoll | "Decide" >> beam.ParDo(fn).with_output_types(TransactionBatch)
         return decided
 
@@ -158,16 +163,19 @@ class _Decide(beam.DoFn):
         policy: Thresholds | ThresholdPolicy,
         rules: CompiledRules | None,
         segments: CompiledSegments | None,
+        explained: bool,
     ) -> None:
         self.model = model
         self.policy = policy
         self.rules = rules
         self.segments = segments
+        self.explained = explained
 
     def process(self, element: TransactionBatch) -> Iterator[Any]:
         for model_id, batch in by_model(element):
             model = self.model.named(model_id)
-            yield decide_batch(batch, model, thresholds_for(model.manifest, self.policy), self.rules, self.segments)
+            thresholds = thresholds_for(model.manifest, self.policy)
+            yield decide_batch(batch, model, thresholds, self.rules, self.segments, self.explained)
 
 
 def by_model(batch: TransactionBatch) -> Iterator[tuple[str, TransactionBatch]]:

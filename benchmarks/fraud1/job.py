@@ -20,6 +20,8 @@ from pipelines.fraud import main as run_fraud
 from runners.flink.cluster import start_cluster, stop_cluster
 
 START = "CONSUME_START"
+#: What the default job does besides, and the peers' programs do not.
+_UNASKED = ("pipeline.deduplicate", "policy.reasons", "alerts.enabled", "summary.enabled", "monitor.calibration")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +50,8 @@ def _flags(directory: Path, until: str) -> list[str]:
     return [
         *("--source", f"kafka://{broker}/{source}{until}", "--schema", SCHEMA, "--model", f"file:{directory}/model"),
         *("--sink", f"kafka://{broker}/{sink}?columns=transaction_id,score,decision"),
-        *("--set", "pipeline.deduplicate=false", "--output", str(directory / "output")),
+        *(part for name in _UNASKED for part in ("--set", f"{name}=false")),
+        *("--output", str(directory / "output")),
     ]
 
 

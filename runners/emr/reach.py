@@ -58,12 +58,14 @@ def _results(settings: Settings) -> Iterator[tuple[str, str, str | None]]:
     output = settings.output
     for text in output.sinks or (None,):
         yield "--sink", "decisions", text
-    for text in output.alerts or (None,):
-        yield "--alert", "alerts", text
+    if settings.alerts.enabled:
+        for text in output.alerts or (None,):
+            yield "--alert", "alerts", text
     yield "--dead_letters", "what could not be processed", output.dead_letters
     if settings.model.shadow:
         yield "--shadow_sink", "candidates' scores", output.shadow
-    yield "--set output.summaries=URL", "the summaries of windows", output.summaries
+    if settings.summary.enabled:
+        yield "--set output.summaries=URL (or summary.enabled=false)", "the summaries of windows", output.summaries
     if settings.monitor.drift:
         yield "--set output.drift=URL (or monitor.drift=false)", "the drift of windows", output.drift
 

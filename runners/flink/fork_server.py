@@ -60,6 +60,7 @@ def _load() -> None:
     from runners.flink.bundle_metrics import report_own_metrics
     from runners.flink.state_cache import weigh_by_bytes
     from runners.flink.state_commits import commit_together
+    from runners.garbage import collect_seldom
 
     warm_up()
     weigh_by_bytes()
@@ -67,6 +68,7 @@ def _load() -> None:
     report_own_metrics()
     gc.collect()
     gc.freeze()  # the collector would touch, and so copy, what forks share
+    collect_seldom()
 
 
 def _say(what: dict[str, int]) -> None:

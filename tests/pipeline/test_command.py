@@ -171,6 +171,26 @@ def test_every_alert_is_of_one_transaction_that_was_not_approved(base: Run) -> N
         assert row["reasons"]
 
 
+def test_nothing_but_decisions(files: Files, base: Run, tmp_path: Path) -> None:
+    """What is switched off is neither made nor written nor named, and the decisions are the same."""
+    names = ("alerts.enabled", "summary.enabled", "policy.reasons", "monitor.calibration", "monitor.drift")
+    off = [part for name in names for part in ("--set", f"{name}=false")]
+    run = run_command(tmp_path, "--source", files.csv, *off)
+    assert run.code == 0
+    assert run.decisions.drop(["reasons"]).equals(base.decisions.drop(["reasons"]))
+    assert not any(run.decisions["reasons"].to_pylist())
+    kept = {"decisions", "dead_letters.jsonl", "report.html", "summary.json"}
+    assert {path.name for path in run.output.iterdir() if not path.name.startswith(".")} == kept
+    assert set(run.summary["files"]) == {"decisions", "dead letters", "report", "figures"}
+    assert run.summary["reviewed"] == base.summary["reviewed"] > 0
+
+
+def test_alerts_that_are_switched_off_go_nowhere(tmp_path: Path) -> None:
+    """To name a place for them as well is refused."""
+    refused = error_of(run_command(tmp_path, "--alert", "alerts.jsonl", "--set", "alerts.enabled=false"))
+    assert "alerts.enabled (false, --set) leaves nothing to send to output.alerts (--alert)" in refused
+
+
 def test_the_same_decisions_in_another_process_and_directory(files: Files, base: Run, tmp_path: Path) -> None:
     """`python -m` from elsewhere decides the same, replaces the run before, and speaks on any terminal."""
     shutil.copytree(base.output, tmp_path / "output")

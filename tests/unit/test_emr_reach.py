@@ -36,10 +36,12 @@ def test_results_must_have_a_place(flag: str) -> None:
 
 def test_summaries_must_have_a_place() -> None:
     """They have no flag of their own, so the message says how to set them."""
-    with pytest.raises(UserError, match=r"^--set output\.summaries=URL is not given"):
+    with pytest.raises(UserError, match=r"^--set output\.summaries=URL \(or summary\.enabled=false\) is not given"):
         check_reach(load_settings(flags=REMOTE))
     with pytest.raises(UserError, match=r"^--set output\.drift=URL \(or monitor\.drift=false\) is not given"):
         check_reach(load_settings(sets=[SUMMARIES], flags=REMOTE))
+    check_reach(load_settings(sets=["summary.enabled=false", "monitor.drift=false"], flags=REMOTE))
+    check_reach(settings("alerts.enabled=false", alert=[]))
     check_reach(load_settings(sets=[SUMMARIES, "monitor.drift=false"], flags=REMOTE))
 
 
@@ -60,7 +62,7 @@ def test_files_are_no_sinks(flag: str, url: object) -> None:
 
 def test_files_are_no_place_for_summaries() -> None:
     """Likewise."""
-    with pytest.raises(UserError, match=r"^--set output.summaries=URL: file:windows.jsonl is a file"):
+    with pytest.raises(UserError, match=r"^--set output.summaries=URL .*: file:windows.jsonl is a file"):
         check_reach(load_settings(sets=["output.summaries=windows.jsonl"], flags=REMOTE))
 
 
