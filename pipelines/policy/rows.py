@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
@@ -13,9 +15,12 @@ import pyarrow.parquet as pq
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from numpy.typing import NDArray
 
+from io_connectors.json_lines import WriteJsonLines
 from io_connectors.parquet_files import WriteParquet
 from io_connectors.sources import open_source
+from pipelines.say import complain
 from transforms.batch import EVENT_TIME, TransactionBatch
+from transforms.dead_letters import DeadLetter
 from transforms.durations import DAY
 from transforms.errors import UserError
 from transforms.labels import ReadLabels, attach_labels
@@ -93,6 +98,8 @@ def policy_rows(decisions: pa.Table) -> PolicyRows:
 def with_labels(decisions: pa.Table, url: str, schema: str, delay: int) -> pa.Table:
     """The decisions with the labels of a source in place of those they carry; see `transforms.labels.AttachLabels`.
 
+    How many of the source's records are no labels, and what is wrong with one of them, is said on standard error.
+
     Raises:
         UserError: the source does not exist, has no end, or holds no label.
     """
@@ -101,12 +108,19 @@ def with_labels(decisions: pa.Table, url: str, schema: str, delay: int) -> pa.Ta
     if not source.bounded:
         raise UserError(f"--labels {url} has no end; give until= or a file")
     with tempfile.TemporaryDirectory() as directory:
+        good, refused = Path(directory, "good"), Path(directory, "refused.jsonl")
         with beam.Pipeline(FnApiRunner()) as root:
-            _ = (root | "ReadLabels" >> ReadLabels(source.read, fields, delay)).batches | WriteParquet(directory)
+            read = root | "ReadLabels" >> ReadLabels(source.read, fields, delay)
+            _ = read.batches | "Good" >> WriteParquet(str(good))
+            _ = read.dead_letters | "Refused" >> WriteJsonLines(str(refused), DeadLetter.to_json)
+        letters = refused.read_bytes().splitlines() if refused.is_file() else []
+        why = f"; {len(letters)} records are none, such as: {json.loads(letters[0])['error']}" if letters else ""
         try:
-            labels = pq.read_table(directory, columns=["transaction_id", "is_fraud", "label_arrival"])
+            labels = pq.read_table(good, columns=["transaction_id", "is_fraud", "label_arrival"])
         except (OSError, pa.ArrowInvalid) as error:
-            raise UserError(f"--labels {url}: not one label of schema {fields.name} could be read") from error
+            raise UserError(f"--labels {url}: not one label of schema {fields.name} could be read{why}") from error
+        if letters:
+            complain(f"--labels {url}: {labels.num_rows} labels{why}")
     told = TransactionBatch(labels.combine_chunks().to_batches()[0])
     batch = TransactionBatch(decisions.combine_chunks().to_batches()[0])
     if batch.rows.schema.field("event_time").type != EVENT_TIME:

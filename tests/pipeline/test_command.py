@@ -722,12 +722,12 @@ def kaggle_file(folder: Path, rows: int) -> str:
     return str(path)
 
 
-@pytest.fixture(scope="module")
-def creditcard_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A source in the set's schema, and a small model trained on it by the command that the error names."""
+@pytest.fixture(scope="module", params=["logistic", "forest", "xgboost", "average"])
+def creditcard_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A source in the set's schema, and a model of each kind trained on it by the command that the error names."""
     folder = tmp_path_factory.mktemp("creditcard")
     source = kaggle_file(folder, rows=3000)
-    argv = ["--source", source, "--schema", "creditcard", "--features", "creditcard", "--model", "logistic"]
+    argv = ["--source", source, "--schema", "creditcard", "--features", "creditcard", "--model", request.param]
     assert train([*argv, "--output", str(folder / "model")]) == 0
     return source, str(folder / "model")
 
@@ -738,6 +738,7 @@ def test_a_trained_creditcard_model_runs(creditcard_model: tuple[str, str], tmp_
     run = run_command(tmp_path / "out", "--source", source, "--schema", "creditcard", "--model", model)
     assert run.summary["transactions"] == 3000
     assert run.summary["average_precision"] > 0.8
+    assert run.summary["labelled"] == 3000
     assert set(run.decisions["transaction_id"].to_pylist()) == {f"{source}:{row}" for row in range(1, 3001)}
     assert run.decisions["customer_id"].null_count == 3000
 

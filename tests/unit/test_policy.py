@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -216,3 +217,41 @@ def test_the_command_compares_and_writes_settings_that_load(tmp_path: Path, caps
     assert [
         part in line for part, line in zip(("NAME: CONDITION", "amont", "leave no frauds"), errors, strict=True)
     ] == [True] * 3
+
+
+def test_labels_may_come_from_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Decisions without labels and a file of these come to the same as decisions with labels."""
+    table = decisions_table()
+    days = pa.scalar(20_000 * DAY, pa.duration("us"))  # of this century, as labels have to be
+    table = table.set_column(table.column_names.index("event_time"), "event_time", pc.add(table["event_time"], days))
+    labels = pa.table(
+        {
+            "TRANSACTION_ID": table["transaction_id"],
+            "TX_DATETIME": table["event_time"],
+            "CUSTOMER_ID": table["customer_id"],
+            "TERMINAL_ID": table["customer_id"],
+            "TX_AMOUNT": pc.divide(table["amount_minor"].cast(pa.float64()), 100.0),
+            "TX_FRAUD": table["is_fraud"],
+        }
+    )
+    pq.write_table(labels, tmp_path / "labels.parquet")
+    wrong = labels.slice(0, 3).set_column(5, "TX_FRAUD", pa.array([7, 0, 1], pa.int8()))
+    pq.write_table(pa.concat_tables([labels.slice(3), wrong]), tmp_path / "wrong.parquet")
+    pq.write_table(wrong.slice(0, 1), tmp_path / "none.parquet")
+    at = table.column_names.index("is_fraud")
+    bare = table.set_column(at, "is_fraud", pa.nulls(table.num_rows, pa.int8()))
+    for name, content in (("labelled", table), ("bare", bare)):
+        (tmp_path / name).mkdir()
+        pq.write_table(content, tmp_path / name / "part-0.parquet")
+    argv = ["--model", "handbook", "--cards_a_day", "5", "--decisions"]
+    assert main([*argv, str(tmp_path / "labelled")]) == 0
+    expected = capsys.readouterr().out
+    assert main([*argv, str(tmp_path / "bare")]) == 2
+    assert "none of 6000 decisions has a label; give --labels URL" in capsys.readouterr().err
+    assert main([*argv, str(tmp_path / "bare"), "--labels", str(tmp_path / "labels.parquet")]) == 0
+    assert capsys.readouterr().out == expected
+
+    assert main([*argv, str(tmp_path / "bare"), "--labels", str(tmp_path / "wrong.parquet")]) == 0
+    assert "5999 labels; 1 records are none, such as: TX_FRAUD is 7" in capsys.readouterr().err
+    assert main([*argv, str(tmp_path / "bare"), "--labels", str(tmp_path / "none.parquet")]) == 2
+    assert "not one label of schema handbook could be read; 1 records are none" in capsys.readouterr().err
