@@ -108,7 +108,7 @@ class FlinkRest:
         return root_cause(entries[0]["stacktrace"]) if entries else ""
 
     def counters(self, job: str) -> dict[str, int]:
-        """What Beam's user counters have come to: `namespace.name` to count, as of the last heartbeat."""
+        """What Beam's user counters have come to: `namespace.name` to count, of a job that has ended."""
         found = self.get(f"/jobs/{job}/accumulators?includeSerializedValue=false")
         texts = [each["value"] for each in found["user-task-accumulators"] if each["name"] == "__metricscontainers"]
         return beam_counters(texts[0]) if texts else {}
