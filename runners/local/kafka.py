@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,13 @@ from runners.local.processes import Command
 from runners.local.server import Server
 from runners.local.tools import run_program
 from runners.local.versions import KAFKA, KAFKA_LOGGING
+from transforms.errors import UserError
 
 CLUSTER_ID = "ZnJhdWQtZGV0ZWN0aW9uLQ"  # any 16 bytes in base64 will do
 #: Kafka, and what its messages get to its log through.
 _ARTIFACTS = (f"org.apache.kafka:kafka_2.13:{KAFKA}", f"org.apache.logging.log4j:log4j-slf4j-impl:{KAFKA_LOGGING}")
 TOPIC, PARTITIONS = "transaction-events", 3
+_SHOWN_WITHIN = 30.0  # seconds
 
 #: One broker keeps one copy of everything, nobody waits for others to join a group, and a broker that was killed is
 #: soon believed to be dead: before that it may not come back.
@@ -55,6 +58,11 @@ rootLogger.appenderRef.console.ref = console
 logger.server.name = kafka.server.KafkaRaftServer
 logger.server.level = INFO
 """
+
+
+def _is_shown(admin: AdminClient, topic: str) -> bool:
+    shown = admin.list_topics(topic, timeout=10.0).topics[topic]
+    return shown.error is None and all(each.leader >= 0 for each in shown.partitions.values())
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,7 @@ class Kafka(Server):
 
         Raises:
             KafkaException: the broker refused.
+            UserError: it took the topic and does not show it.
         """
         new = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=dict(settings or {}))
         admin = self.admin()  # kept: a client that is gone answers nothing
@@ -128,6 +137,14 @@ class Kafka(Server):
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
+        # The controller has it; the broker, which clients ask, hears of it a moment later.
+        deadline = time.monotonic() + _SHOWN_WITHIN
+        while not _is_shown(admin, topic):
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"{self.name}: topic {topic} was created, and is not to be seen {_SHOWN_WITHIN:.0f} s later"
+                )
+            time.sleep(0.02)
 
     def admin(self) -> AdminClient:
         """A client that may do everything."""
