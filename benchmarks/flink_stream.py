@@ -36,6 +36,7 @@ from pipelines.fraud import main as run_fraud
 from runners.flink.cluster import FlinkCluster, start_cluster, stop_cluster
 from runners.local import Kafka, free_port
 from runners.local.processes import descendants
+from runners.local.server import Server
 from transforms.errors import UserError
 
 ROWS = 1_000_000
@@ -112,13 +113,14 @@ def _messages() -> Iterator[tuple[bytes, dict[str, Any]]]:
             yield str(customer).encode(), {**body, "TERMINAL_ID": str(terminal), "TX_AMOUNT": float(amount)}
 
 
-def _producer(kafka: Kafka) -> Producer:
+def make_producer(kafka: Kafka) -> Producer:
+    """A producer that takes a million records before it has sent the first."""
     return Producer({"bootstrap.servers": kafka.bootstrap, "linger.ms": 1, "queue.buffering.max.messages": 1_000_000})
 
 
 def _produce(kafka: Kafka, topic: str, messages: Iterator[tuple[bytes, dict[str, Any]]], rows: int) -> None:
     """What came at the fixed rate while nobody read, each record stamped with its transaction's time."""
-    producer, encode = _producer(kafka), msgspec.json.Encoder().encode
+    producer, encode = make_producer(kafka), msgspec.json.Encoder().encode
     first = time.time_ns() // 1000 - rows * 1_000_000 // RATE
     for sent in range(rows):
         key, body = next(messages)
@@ -134,9 +136,18 @@ def start_job(kafka: Kafka, cluster: FlinkCluster, directory: Path, source: str,
     """Have the default job, with more flags, read a topic and write its decisions into another."""
     argv = [*cluster.flags, "--schema", "handbook", "--output", str(directory / f"output-{source}")]
     urls = ["--source", f"kafka://{kafka.bootstrap}/{source}", "--sink", f"kafka://{kafka.bootstrap}/{sink}"]
+    run_silently([*argv, *urls, *flags])
+
+
+def run_silently(argv: Sequence[str]) -> None:
+    """Run the pipeline's command.
+
+    Raises:
+        UserError: it failed, with all that it said.
+    """
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = run_fraud([*argv, *urls, *flags])
+        code = run_fraud(argv)
     if code != 0:
         raise UserError(f"the job could not be started: {said.getvalue()}")
 
@@ -150,11 +161,11 @@ def cancel_jobs(cluster: FlinkCluster) -> None:
 
 
 def _catch_up(kafka: Kafka, cluster: FlinkCluster, directory: Path, rows: int) -> tuple[Mapping[str, float], float]:
-    before = _cpu(cluster)
+    before = cpu_seconds(cluster.processes())
     start_job(kafka, cluster, directory, "full", "full-out")
     wait_for(lambda: count_records(kafka, "full-out") >= rows, 600.0, "the end of the backlog")
-    after = _cpu(cluster)
-    stamps = np.array([stamp for _, stamp in _read(kafka, "full-out")])
+    after = cpu_seconds(cluster.processes())
+    stamps = np.array([stamp for _, stamp in read_stamps(kafka, "full-out")])
     return {name: after[name] - before.get(name, 0.0) for name in after}, float(stamps.max() - stamps.min()) / 1000
 
 
@@ -162,7 +173,7 @@ def _live(
     kafka: Kafka, cluster: FlinkCluster, directory: Path, messages: Iterator[tuple[bytes, dict[str, Any]]], seconds: int
 ) -> tuple[np.ndarray[Any, Any], int]:
     start_job(kafka, cluster, directory, "live", "live-out", *ONE_SUBTASK)
-    producer, encode = _producer(kafka), msgspec.json.Encoder().encode
+    producer, encode = make_producer(kafka), msgspec.json.Encoder().encode
     began, sent = time.time(), 0
     while (now := time.time()) < began + seconds:
         for _ in range(int((now - began) * RATE) - sent):
@@ -175,7 +186,7 @@ def _live(
     producer.flush()
     with contextlib.suppress(UserError):  # what is missing then is counted
         wait_for(lambda: count_records(kafka, "live-out") >= sent, 30.0, "the last decisions")
-    went, came = _read(kafka, "live"), _read(kafka, "live-out")
+    went, came = read_stamps(kafka, "live"), read_stamps(kafka, "live-out")
     stamps, decided = dict(went), dict(came)
     since = (began + WARM_UP * seconds / SECONDS) * 1000
     late = [decided[name] - at for name, at in stamps.items() if name in decided and at >= since]
@@ -190,8 +201,8 @@ def count_records(kafka: Kafka, topic: str) -> int:
     return sum(ends)
 
 
-def _read(kafka: Kafka, topic: str) -> list[tuple[str, int]]:
-    """The transaction's id of every record of a topic, and when it was appended, milliseconds."""
+def read_stamps(kafka: Kafka, topic: str) -> list[tuple[str, int]]:
+    """Each record's transaction id and when it was appended, milliseconds, of a topic of `PARTITIONS` partitions."""
     total = count_records(kafka, topic)
     found: list[tuple[str, int]] = []
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "benchmark", "enable.auto.commit": False})
@@ -217,11 +228,11 @@ def wait_for(done: Callable[[], bool], patience: float, what: str) -> None:
         time.sleep(0.25)
 
 
-def _cpu(cluster: FlinkCluster) -> dict[str, float]:
-    """Seconds that the cluster's processes have used, and those of the Python workers with the dead among them."""
+def cpu_seconds(servers: Mapping[str, Server]) -> dict[str, float]:
+    """Seconds that servers have used, and what they have started, such as Python workers, with the dead among it."""
     ticks = os.sysconf("SC_CLK_TCK")
     used = {}
-    for name, process in cluster.processes().items():
+    for name, process in servers.items():
         pid = int(msgspec.json.decode((process.directory / "process.json").read_bytes())["pid"])
         used[name] = sum(map(_ticks, [pid, *descendants(pid)])) / ticks
     return used

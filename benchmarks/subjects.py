@@ -107,7 +107,7 @@ class WholeStage:
         self._make_engine = make_engine
         self._engine = make_engine()
         self._rewritten_bytes = 0
-        self._log, self._recent = _Bag(), _Bag()
+        self._log, self._recent = Bag(), Bag()
         self._how = TakeInOrder(
             stage="enrich",
             name=f"benchmark:{name}",
@@ -149,7 +149,7 @@ class WholeStage:
         return self._engine
 
 
-class _Bag:
+class Bag:
     """A bag state in memory."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from model_artifacts.artifact import save_model
-from model_artifacts.manifest import Calibration, Costs, Manifest, Thresholds, TrainingFacts
+from model_artifacts.manifest import Calibration, Costs, Manifest, ModelKind, Thresholds, TrainingFacts
 from model_artifacts.onnx_export import linear_to_onnx
 from transforms.features import Declaration, FeatureSet
 
@@ -120,19 +120,24 @@ def expected(made: Transactions) -> pd.DataFrame:
 def write_model(directory: Path) -> None:
     """The model as this project's pipeline takes it."""
     graph = linear_to_onnx(np.array(_WEIGHTS), _INTERCEPT)
-    digest = hashlib.sha256(graph).hexdigest()
-    manifest = Manifest(
-        model_id=f"fraud-1-{digest[:12]}",
-        kind="logistic",
+    manifest = make_manifest(_FEATURES, "logistic", hashlib.sha256(graph).hexdigest())
+    save_model(directory, graph, manifest, "# FRAUD-1\n\nWeights that were given, not learnt.\n", {})
+
+
+def make_manifest(features: FeatureSet, kind: ModelKind, digest: str) -> Manifest:
+    """The manifest of a model that was given; `digest` is its graph's sha256."""
+    return Manifest(
+        model_id=f"{features.name}-{digest[:12]}",
+        kind=kind,
         schema="fraud-1",
-        feature_set=_FEATURES,
-        feature_names=_FEATURES.names,
-        fingerprint=_FEATURES.fingerprint,
+        feature_set=features,
+        feature_names=features.names,
+        fingerprint=features.fingerprint,
         model_sha256=digest,
         calibration=Calibration(),
         thresholds=Thresholds(review=_THRESHOLD, decline=1.0),
         costs=Costs(),
-        baseline=(0.0,) * len(_WEIGHTS),
+        baseline=(0.0,) * len(features.names),
         training=TrainingFacts(
             source="given",
             train_from="",
@@ -145,4 +150,3 @@ def write_model(directory: Path) -> None:
         ),
         metrics={},
     )
-    save_model(directory, graph, manifest, "# FRAUD-1\n\nWeights that were given, not learnt.\n", {})
