@@ -27,6 +27,8 @@ from benchmarks import (
     kafka_source,
     kinesis_source,
     main_job,
+    scaling,
+    scaling_flink,
     sql_sinks,
 )
 from benchmarks.report import machine_facts, table, write_whole
@@ -38,6 +40,7 @@ HERE = Path(__file__).parent
 WITH_SERVERS: Mapping[str, tuple[ModuleType, str]] = {
     "## FRAUD-1: `python -m benchmarks.fraud1`": (fraud1, "measure_with_peers"),
     "## Flink: `python -m benchmarks.flink_stream`": (flink_stream, "measure_locally"),
+    "## Scaling on Flink: `python -m benchmarks.scaling --flink`": (scaling_flink, "measure_locally"),
     "## State on Flink: `python -m benchmarks.flink_state`": (flink_state, "measure_locally"),
     "## PostgreSQL: `python -m benchmarks.sql_sinks`": (sql_sinks, "measure_here"),
     "## DynamoDB: `python -m benchmarks.dynamodb_sink`": (dynamodb_sink, "measure_locally"),
@@ -80,8 +83,9 @@ def measure_all(data: Path | None, quick: bool) -> tuple[str, Mapping[str, bytes
     if quick:
         runs = main_job.measure(data, 1, QUICK_SIMULATION)
         state = feature_state.measure(feature_state.ROWS // 10, scales=feature_state.SCALES[:2])
+        scaled = scaling.measure(scaling.ROWS // 10)
     else:
-        runs, state = main_job.measure(data), feature_state.measure()
+        runs, state, scaled = main_job.measure(data), feature_state.measure(), scaling.measure()
     parts = [
         "# What the benchmarks measured",
         f"{datetime.now(UTC):%Y-%m-%d}, by `python -m benchmarks{' --quick' if quick else ''}"
@@ -94,6 +98,9 @@ def measure_all(data: Path | None, quick: bool) -> tuple[str, Mapping[str, bytes
         feature_state.results_text(state),
         "![Cost of a row against the rows passed](plots/cost_of_a_row.png)",
         "![Bytes for each live transaction](plots/bytes_of_a_transaction.png)",
+        "## Scaling: `python -m benchmarks.scaling`",
+        scaling.results_text(scaled),
+        "![Cost of a transaction against each axis](plots/scaling.png)",
         *[text for title in WITH_SERVERS for text in (title, _with_a_server(title, quick))],
         "## Models: `python -m benchmarks.handbook --data FILE`",
         _handbook_text(data),
@@ -103,6 +110,7 @@ def measure_all(data: Path | None, quick: bool) -> tuple[str, Mapping[str, bytes
         "main_job.png": main_job.throughput_plot(runs),
         "cost_of_a_row.png": feature_state.cost_plot(state),
         "bytes_of_a_transaction.png": feature_state.bytes_plot(state),
+        "scaling.png": scaling.costs_plot(scaled),
     }
     return "\n\n".join(parts) + "\n", plots
 

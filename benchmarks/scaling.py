@@ -139,8 +139,7 @@ def measure(rows: int = ROWS) -> list[Point]:
         points += _settled("trees", trees, Run(trees=trees), share / 2)
     for batch_rows in (BATCH_ROWS, SMALL_BATCH):
         for shards in SHARDS:
-            axis = f"shards, batches of {batch_rows:,}"
-            points += _settled(axis, shards, Run(shards=shards, batch_rows=batch_rows), share)
+            points += _settled(_by_shards(batch_rows), shards, Run(shards=shards, batch_rows=batch_rows), share)
     for batch_rows in BATCHES:
         points += _settled("batch", batch_rows, Run(batch_rows=batch_rows), share)
     for processes in (1, 2):
@@ -183,6 +182,23 @@ def batch_cost(points: Sequence[Point]) -> tuple[float, float]:
     return float(fixed), float(row)
 
 
+def piece_cost(points: Sequence[Point]) -> float:
+    """What each shard's piece of a batch costs whatever is in it: microseconds, by the slope over shards.
+
+    Example:
+        >>> points = [Point(_by_shards(SMALL_BATCH), n, n, {"parse": 4 + 0.6 * n}, 0, 0, 0) for n in SHARDS]
+        >>> round(piece_cost(points), 6)
+        600.0
+    """
+    chosen = [point for point in points if point.axis == _by_shards(SMALL_BATCH)]
+    slope, _ = np.polyfit([p.value for p in chosen], [p.total for p in chosen], 1)
+    return float(slope) * SMALL_BATCH
+
+
+def _by_shards(batch_rows: int) -> str:
+    return f"shards, batches of {batch_rows:,}"
+
+
 def results_text(points: Sequence[Point]) -> str:
     """The measurements as Markdown."""
     fixed, row = batch_cost(points)
@@ -196,7 +212,8 @@ def results_text(points: Sequence[Point]) -> str:
             "reasons. `Live` are the transactions that can still matter, `state` is what Beam would keep. Two "
             "processes do the same at the same time, and the mean of them is given. Of two runs the cheaper counts.",
             _costs_table(points),
-            f"A batch costs {fixed:,.0f} microseconds whatever is in it, and {row:.2f} for each row (2 shards; fit).",
+            f"A batch costs {fixed:,.0f} microseconds whatever is in it, and {row:.2f} for each row (fitted over "
+            f"batches, 2 shards); of these each shard's piece {piece_cost(points):,.0f} (the slope over shards).",
         ]
     )
 

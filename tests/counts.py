@@ -7,6 +7,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import get_ident
 from types import CodeType, FrameType
 from typing import Any
 
@@ -24,38 +25,20 @@ def instructions(call: Callable[[], Any]) -> int:
     collects = gc.isenabled()
     gc.disable()  # what it finalises is Python too, and it comes when it likes
     try:
-        return _monitored(call) if sys.version_info >= (3, 12) else _traced(call)
+        return _count(call)
     finally:
         if collects:
             gc.enable()
 
 
-def _traced(call: Callable[[], Any]) -> int:
-    count = 0
-
-    def trace(frame: FrameType, event: str, arg: Any) -> Any:
-        nonlocal count
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        count += event == "opcode"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
-    return count
-
-
 if sys.version_info >= (3, 12):  # where traces see no instruction of code that runs already when they begin
 
-    def _monitored(call: Callable[[], Any]) -> int:
-        count = 0
+    def _count(call: Callable[[], Any]) -> int:
+        count, here = 0, get_ident()
 
         def instruction(code: CodeType, offset: int) -> None:
             nonlocal count
-            count += 1
+            count += get_ident() == here  # other threads are monitored too
 
         monitoring, event = sys.monitoring, sys.monitoring.events.INSTRUCTION
         monitoring.use_tool_id(_TOOL, "counts")
@@ -66,6 +49,25 @@ if sys.version_info >= (3, 12):  # where traces see no instruction of code that 
         finally:
             monitoring.set_events(_TOOL, monitoring.events.NO_EVENTS)
             monitoring.free_tool_id(_TOOL)
+        return count
+
+else:
+
+    def _count(call: Callable[[], Any]) -> int:
+        count = 0
+
+        def trace(frame: FrameType, event: str, arg: Any) -> Any:
+            nonlocal count
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+            count += event == "opcode"
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            call()
+        finally:
+            sys.settrace(before)
         return count
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as everything
-from benchmarks import feature_state, main_job, report, timed, traffic
+from benchmarks import feature_state, main_job, report, scaling, scaling_flink, timed, traffic
 from benchmarks.feature_state import Course, FeatureState, Point, follow
+from benchmarks.hot_path import STEPS, HotPath, linear_model, records, tree_model
 from benchmarks.main_job import JobRun
 from benchmarks.subjects import HOT_TERMINAL, Held, default_histories, default_stages, extremes_subjects
 from benchmarks.timed import run_timed
@@ -47,7 +48,7 @@ def runs() -> list[JobRun]:
     return main_job.measure(None, 1, Simulation(customers=100, terminals=200, days=7, start=start))
 
 
-@pytest.mark.parametrize("module", [report, timed, traffic])
+@pytest.mark.parametrize("module", [report, scaling, timed, traffic])
 def test_examples_hold(module: ModuleType) -> None:
     """Each example in a docstring gives what it says."""
     done = doctest.testmod(module)
@@ -167,6 +168,53 @@ def test_too_few_rows_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+#: Points as the scaling benchmark has them, of made-up costs: 500 microseconds a piece and four a row.
+SCALED = [
+    scaling.Point(axis, value, 1_000, dict.fromkeys(STEPS, cost / 5), 10, 5, 480)
+    for axis, value, cost in (
+        *(("batch", size, 1_000 / size + 4) for size in scaling.BATCHES),
+        *(("shards, batches of 1,000", shards, 0.5 * shards + 4) for shards in scaling.SHARDS),
+    )
+]
+
+
+def test_costs_are_those_of_the_rows_measured() -> None:
+    """The spans of one run are cut at batches, and what a hot path holds is counted at their ends."""
+    run = scaling.Run(traffic=Traffic(customers=5, terminals=10, per_day=100), window_days=1, batch_rows=400)
+    first, second = scaling.follow("rows", run, {800: (0, 800), 2_000: (1_000, 2_000)})
+    assert (first.rows, second.rows) == (800, 800)  # from 1,200 on
+    assert [second.live, second.entities] == pytest.approx([104, 5], rel=0.05)  # a day and an hour
+    assert second.state_bytes == pytest.approx(48 * 2_000, rel=0.01)
+    assert all(first.microseconds[step] > 0 and second.microseconds[step] > 0 for step in STEPS)
+
+
+def test_models_flag_one_in_a_hundred() -> None:
+    """A larger model does not decide otherwise: it only costs more."""
+    (raw,) = records(Traffic(), 5_000, 5_000)
+    decided = [
+        [b"review" in each.body for each in HotPath(model).take(raw)] for model in (linear_model(), tree_model(3))
+    ]
+    assert decided[0] == decided[1]
+    assert 0.005 < np.mean(decided[0]) < 0.02
+
+
+def test_fractions_are_those_of_the_points() -> None:
+    """Of made-up points with 0.1 microseconds a shard and 0.2 a transaction on the JobManager, these come out."""
+
+    def point(subtasks: int, shards: int, rate: float) -> scaling_flink.Point:
+        used = {"taskmanager-1": 20.0, "workers": 20.0 + shards / 10, "jobmanager": 0.2 + 1e4 / rate, "zookeeper": 0.0}
+        idle = {**dict.fromkeys(used, 0.0), "jobmanager": 0.01}
+        return scaling_flink.Point(4, subtasks, shards, rate, used, idle)
+
+    points = [point(1, 1, 16_000.0), *(point(2, shards, 20_000.0) for shards in (2, 16, 64))]
+    found = scaling_flink.fractions_of(points)
+    assert [found.speed_up, found.serial] == pytest.approx([1.25, 0.6])
+    assert [found.row, found.shard, found.one_place] == pytest.approx([40, 0.1, 0.2])
+    assert found.efficiency(1) == 1.0
+    assert found.efficiency(101) == pytest.approx(40.1 / 50.1)
+    assert "| 4 partitions, 1 subtask, 1 shards | 16,000 |" in scaling_flink.results_text(points)
+
+
 def no_server(*_: object) -> NoReturn:
     raise UserError("there is no server")
 
@@ -177,6 +225,7 @@ def test_the_page_says_all_and_betrays_nothing(
     """The page has every subject, the versions and pictures that exist, and no path of the machine."""
     monkeypatch.setattr(main_job, "measure", lambda *_: runs)
     monkeypatch.setattr(feature_state, "measure", lambda *_, **__: found)
+    monkeypatch.setattr(scaling, "measure", lambda *_: SCALED)
     for module, measure in everything.WITH_SERVERS.values():
         monkeypatch.setattr(module, measure, no_server)
     monkeypatch.setattr(everything, "HERE", tmp_path)
