@@ -10,9 +10,9 @@ HERE = Path(__file__).parent
 PACKAGES = ("io_connectors", "model_artifacts", "pipelines", "runners", "transforms")
 
 
-def _requirements() -> list[str]:
-    """The ranges the product supports. requirements.txt is the lock of them for an installation of its own."""
-    lines = (HERE / "requirements.in").read_text("utf-8").splitlines()
+def _requirements(name: str) -> list[str]:
+    """The ranges that a file names. requirements.txt is the lock of the product's for an installation of its own."""
+    lines = (HERE / name).read_text("utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -25,7 +25,8 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
-    install_requires=_requirements(),
+    install_requires=_requirements("requirements.in"),
+    extras_require={"neural": _requirements("requirements-neural.in")},
     packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
     package_data={
         "": ["py.typed"],

@@ -71,6 +71,7 @@ def entries(baseline: Mapping[ModelKind, Mapping[str, Any]]) -> tuple[Entry, ...
         Entry("xgboost", "xgboost", "handbook-extended", 7, RECIPES["xgboost"]),
         Entry("xgboost", "xgboost", "handbook-extended", LONG, RECIPES["xgboost"]),
         Entry("average", "average", "handbook-extended", LONG, RECIPES["average"]),
+        Entry("neural", "neural", "handbook-extended", LONG, RECIPES["neural"]),
     ]
     return (*handbook, *own)
 

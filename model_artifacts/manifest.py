@@ -9,7 +9,7 @@ import msgspec
 from transforms.features import FeatureSet
 
 FORMAT_VERSION = 1
-ModelKind = Literal["logistic", "forest", "xgboost", "average"]
+ModelKind = Literal["logistic", "forest", "xgboost", "average", "neural"]
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -72,7 +72,7 @@ def linear_to_onnx(weights: NDArray[np.float64], intercept: float) -> bytes:
         "intercept": np.array([[intercept]], dtype=np.float64),
         "flat": np.array([-1], dtype=np.int64),
     }
-    return _model(nodes, constants, width, "log_odds")
+    return graph_bytes(nodes, constants, width, "log_odds")
 
 
 def trees_to_onnx(
@@ -93,7 +93,7 @@ def trees_to_onnx(
         helper.make_node("Cast", ["sum"], ["column"], name="to_double", to=onnx.TensorProto.DOUBLE),
         helper.make_node("Reshape", ["column", "flat"], [output], name="flatten"),
     ]
-    return _model(nodes, {"flat": np.array([-1], dtype=np.int64)}, width, output)
+    return graph_bytes(nodes, {"flat": np.array([-1], dtype=np.int64)}, width, output)
 
 
 def average_to_onnx(members: Sequence[tuple[Sequence[Tree], float]], width: int) -> bytes:
@@ -121,7 +121,7 @@ def average_to_onnx(members: Sequence[tuple[Sequence[Tree], float]], width: int)
         "members": np.array([[len(members)]], dtype=np.float64),
         "flat": np.array([-1], dtype=np.int64),
     }
-    return _model(nodes, constants, width, "log_odds")
+    return graph_bytes(nodes, constants, width, "log_odds")
 
 
 def forest_trees(forest: RandomForestClassifier) -> list[Tree]:
@@ -219,7 +219,7 @@ def _flat(parts: Any) -> list[Any]:
     return flat
 
 
-def _model(nodes: list[onnx.NodeProto], constants: dict[str, NDArray[Any]], width: int, output: Output) -> bytes:
+def graph_bytes(nodes: list[onnx.NodeProto], constants: dict[str, NDArray[Any]], width: int, output: Output) -> bytes:
     """The serialised graph: no producer's version, no date, fixed names."""
     graph = helper.make_graph(
         nodes,

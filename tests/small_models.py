@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from model_artifacts.artifact import load_model, save_model
+from model_artifacts.artifact import OnnxModel, load_model, save_model
 from model_artifacts.manifest import Calibration, Costs, Manifest, Thresholds, TrainingFacts
 from model_artifacts.onnx_export import linear_to_onnx
+from model_artifacts.onnx_graph import OnnxGraph
+from model_artifacts.onnx_network import Layer, Standardiser, network_to_onnx, round_weights
 from transforms.features import FeatureSet
 
 SHIPPED = load_model("transaction-events").manifest
@@ -56,3 +60,22 @@ def make_model(
     manifest = Manifest(**(facts | changed))
     save_model(directory, content, manifest, f"# {manifest.model_id}\n", {"roc.png": b"not looked at"})
     return manifest.model_id
+
+
+def network_layers(width: int, hidden: tuple[int, ...] = (16, 8), seed: int = 4) -> list[Layer]:
+    """Layers of drawn weights."""
+    rng = np.random.default_rng(seed)
+    sizes = (width, *hidden, 1)
+    return [
+        Layer(round_weights(rng.normal(size=(first, then)) / np.sqrt(first)), rng.normal(size=then) / 4)
+        for first, then in pairwise(sizes)
+    ]
+
+
+def network_model() -> OnnxModel:
+    """A neural network on the shipped features: its weights are drawn, so no training is waited for."""
+    typical = np.asarray(SHIPPED.baseline)
+    standardiser = Standardiser(typical, np.maximum(np.abs(typical), 1.0), 50.0)
+    content = network_to_onnx(standardiser, network_layers(len(typical)))
+    manifest = msgspec.structs.replace(SHIPPED, kind="neural", model_sha256=hashlib.sha256(content).hexdigest())
+    return OnnxModel(manifest, OnnxGraph(content))

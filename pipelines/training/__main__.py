@@ -14,6 +14,7 @@ from typing import NoReturn, get_args
 from model_artifacts.artifact import refuse_foreign, save_model
 from model_artifacts.manifest import Costs, ModelKind
 from pipelines.training.card import metrics_lines
+from pipelines.training.neural import import_keras
 from pipelines.training.split import SplitRequest
 from pipelines.training.trainer import TrainedModel, TrainingRequest, train
 from transforms.durations import parse_duration
@@ -54,6 +55,8 @@ def _run(options: argparse.Namespace) -> None:
     output = Path(options.output)
     request = _request(options, output)
     refuse_foreign(output)
+    if request.kind == "neural":
+        import_keras()  # it is an extra: that it is missing must be said before an hour of features
     from pipelines.matrix import build_matrix  # with it comes Beam, which --help and mistakes need not wait for
 
     _say(f"reading {request.source} and computing {len(request.feature_set.names)} features")

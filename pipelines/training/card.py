@@ -16,6 +16,7 @@ _KINDS = {
     "forest": "random forest",
     "xgboost": "gradient-boosted trees",
     "average": "the average of several gradient-boosted trees",
+    "neural": "a neural network (multilayer perceptron)",
 }
 
 

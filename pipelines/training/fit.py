@@ -1,6 +1,6 @@
-"""Fitting: scikit-learn and XGBoost do it, an ONNX graph is what they leave behind.
+"""Fitting: scikit-learn, XGBoost and Keras do it, an ONNX graph is what they leave behind.
 
-Both are imported only here and only when asked for: scoring does without them.
+They are imported only here and in `neural.py`, and only when asked for: scoring does without them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from model_artifacts.manifest import ModelKind
 from model_artifacts.onnx_export import average_to_onnx, forest_trees, linear_to_onnx, trees_to_onnx, xgboost_trees
 from model_artifacts.onnx_graph import OnnxGraph, sigmoid
+from pipelines.training.neural import fit_neural
 from transforms.errors import UserError
 
 ClassWeight = Literal["none", "balanced"]
@@ -48,6 +49,18 @@ RECIPES: Mapping[ModelKind, Settings] = MappingProxyType(
             "colsample_bytree": 0.5,
             "tree_method": "hist",
             "max_depth": (4, 5, 6),
+        },
+        # Two hidden layers; the learning rate falls by a fifth an epoch. `limit`: how many standard deviations from the
+        # mean a feature counts at most. `held_back`: of the frauds, the last ones, whose days say when to stop.
+        "neural": {
+            "hidden": (128, 64),
+            "limit": 50.0,
+            "learning_rate": 3e-3,
+            "decay": 0.8,
+            "batch_size": 1024,
+            "epochs": 40,
+            "patience": 5,
+            "held_back": 0.1,
         },
     }
 )
@@ -82,7 +95,7 @@ def fit_model(
 
     Args:
         kind: which model.
-        matrix: finite float64, shape (rows, features).
+        matrix: finite float64, shape (rows, features), in order of event time.
         labels: 0 or 1, shape (rows,); both occur.
         class_weight: `balanced` gives both classes the same weight in all.
         seed: of whatever the library draws.
@@ -93,7 +106,13 @@ def fit_model(
     """
     told = dict(RECIPES[kind] if settings is None else settings)
     fit: Callable[..., tuple[bytes, NDArray[np.float64], str]]
-    fit = {"logistic": _fit_logistic, "forest": _fit_forest, "xgboost": _fit_xgboost, "average": _fit_average}[kind]
+    fit = {
+        "logistic": _fit_logistic,
+        "forest": _fit_forest,
+        "xgboost": _fit_xgboost,
+        "average": _fit_average,
+        "neural": fit_neural,
+    }[kind]
     onnx, expected, made_by = fit(matrix, labels, class_weight, seed, told)
     difference = float(np.abs(sigmoid(OnnxGraph(onnx).log_odds(matrix)) - expected).max())
     if not difference <= MOST_DIFFERENCE:

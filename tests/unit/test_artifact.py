@@ -22,8 +22,8 @@ from model_artifacts.artifact import OnnxModel, load_model, save_model
 from model_artifacts.manifest import Calibration, Costs, Manifest, ModelKind, Thresholds, TrainingFacts
 from model_artifacts.onnx_export import forest_trees, linear_to_onnx, trees_to_onnx
 from model_artifacts.onnx_graph import OnnxGraph, sigmoid
-from pipelines.training.fit import fit_model
-from tests.training_table import FEATURES
+from pipelines.training.fit import RECIPES, fit_model
+from tests.training_table import FEATURES, needs_keras
 from transforms.errors import UserError
 
 #: Odd and not small: libraries add up four numbers in order, but fifteen in an order of their own.
@@ -34,6 +34,7 @@ SMALL: dict[ModelKind, dict[str, Any]] = {
     "forest": {"n_estimators": 20, "max_depth": 6},
     "xgboost": {"n_estimators": 20, "max_depth": 4, "tree_method": "hist"},
     "average": {"n_estimators": 20, "max_depth": (2, 4), "subsample": 0.8, "tree_method": "hist"},
+    "neural": {**RECIPES["neural"], "hidden": (16, 8), "epochs": 3},
 }
 
 
@@ -43,7 +44,7 @@ def _data(rows: int = 600) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
     return matrix, (matrix[:, 0] * 10 + matrix[:, -1] / 50 + rng.normal(size=rows) > 1.5).astype(np.int8)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=[*KINDS, pytest.param("neural", marks=needs_keras)])
 def graph(request: pytest.FixtureRequest) -> bytes:
     """An exported model of each kind."""
     return fit_model(request.param, *_data(), settings=SMALL[request.param]).onnx
@@ -396,5 +397,6 @@ def test_the_same_model_exports_to_the_same_bytes(graph: bytes) -> None:
     kind = "xgboost" if model.graph.output[0].name == "log_odds" else "forest"
     kind = "logistic" if model.graph.node[0].op_type == "Mul" else kind
     kind = "average" if any(node.op_type == "Div" for node in model.graph.node) else kind
+    kind = "neural" if any(node.op_type == "MatMul" for node in model.graph.node) else kind
     assert fit_model(kind, *_data(), settings=SMALL[kind]).onnx == graph  # type: ignore[index,arg-type]  # a ModelKind
     assert (model.producer_name, model.producer_version, model.doc_string) == ("", "", "")

@@ -70,9 +70,11 @@ def test_the_wheel_holds_exactly_the_packages_files(wheel: zipfile.ZipFile) -> N
 
 
 def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile, metadata: Message) -> None:
-    """Its requirements are the ranges of requirements.in, and the licence and the command come with it."""
+    """Its requirements are the ranges of requirements.in, its extra's its own; licence and command come with it."""
     needs = {str(Requirement(line)) for line in metadata.get_all("Requires-Dist") or []}
-    assert needs == {str(requirement) for requirement in read_requirements("requirements.in")}
+    extra = {f'{requirement}; extra == "neural"' for requirement in read_requirements("requirements-neural.in")}
+    assert needs == {str(requirement) for requirement in read_requirements("requirements.in")} | extra
+    assert metadata.get_all("Provides-Extra") == ["neural"]
     assert SpecifierSet(metadata["Requires-Python"]) == SpecifierSet(">=3.11,<3.14")
     (entry_points,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "fraud-detection = pipelines.fraud:command" in wheel.read(entry_points).decode()
@@ -95,10 +97,17 @@ def test_the_main_job_runs_from_the_wheel_in_any_directory(wheel: zipfile.ZipFil
     assert "--source" in result.stdout
 
 
-@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
-def test_a_lock_fulfils_its_ranges(name: str) -> None:
+@pytest.mark.parametrize(
+    ("lock_name", "name"),
+    [
+        ("requirements", "requirements"),
+        ("requirements-dev", "requirements-dev"),
+        ("requirements-dev", "requirements-neural"),
+    ],
+)
+def test_a_lock_fulfils_its_ranges(lock_name: str, name: str) -> None:
     """Whoever changes a range must lock again."""
-    lock = read_lock(f"{name}.txt")
+    lock = read_lock(f"{lock_name}.txt")
     for requirement in read_requirements(f"{name}.in"):
         assert requirement.specifier.contains(lock[requirement.name]), f"{requirement}: run `make lock`"
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from model_artifacts.artifact import OnnxModel, load_model, shipped_models
+from tests.small_models import network_model
 from transforms.reasons import LEAST_PUSH, MOST_REASONS, ROWS_AT_ONCE, Matrix, pushes, reasons
 
 
-@pytest.fixture(scope="module", params=shipped_models())
+@pytest.fixture(scope="module", params=[*shipped_models(), "a network"])
 def model(request: pytest.FixtureRequest) -> OnnxModel:
-    return load_model(request.param)
+    return network_model() if request.param == "a network" else load_model(request.param)
 
 
 def random_rows(model: OnnxModel, rows: int) -> Matrix:

@@ -1,4 +1,4 @@
-"""Shapley values: those of the definition, and a sum that is the whole, for every shipped model and a linear one."""
+"""Shapley values: those of the definition, and a sum that is the whole, for shipped models, a network, a linear one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import pytest
 
 from model_artifacts.artifact import Model, load_model, shipped_models
 from pipelines.explain.shapley import contributions
+from tests.small_models import network_model
 from transforms.reasons import Matrix, pushes
 
 SUM_BOUND = 1e-9
 
 
-@pytest.fixture(scope="module", params=shipped_models())
+@pytest.fixture(scope="module", params=[*shipped_models(), "a network"])
 def model(request: pytest.FixtureRequest) -> Model:
-    return load_model(request.param)
+    return network_model() if request.param == "a network" else load_model(request.param)
 
 
 def strange_rows(model: Model, rows: int, moved: int | None = None) -> Matrix:

@@ -96,3 +96,13 @@ def test_an_xgboost_without_openmp_is_explained(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.delitem(sys.modules, "xgboost", raising=False)
     with pytest.raises(UserError, match=r"libxgboost\.dylib\) could not be loaded.*brew install libomp"):
         _import_xgboost()
+
+
+def test_a_network_without_keras_is_refused_before_reading(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Without the extra one line says what to install, at once and not after an hour of features."""
+    monkeypatch.setitem(sys.modules, "keras", None)
+    said = _error(capsys, *GOOD, str(tmp_path / "m"), "--model", "neural")
+    assert "--model neural needs Keras and JAX" in said
+    assert "pip install 'fraud-detection-beam[neural]'" in said

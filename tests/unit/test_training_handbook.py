@@ -94,6 +94,6 @@ def test_what_can_be_known_is_what_was_known_a_week_before() -> None:
 def test_the_table_has_the_published_models_and_our_own() -> None:
     """A row for each, with mean and spread over the weeks; what is fitted is named."""
     table = entries(SETTINGS)
-    assert {entry.kind for entry in table} == {"logistic", "forest", "xgboost", "average"}
+    assert {entry.kind for entry in table} == {"logistic", "forest", "xgboost", "average", "neural"}
     printed = line("made", "small", "7", [Result(0.8, 0.5, 0.25), Result(0.9, 0.7, 0.35)])
     assert printed.split() == ["made", "small", "7", ".850", "±", ".071", ".600", "±", ".141", ".300", "±", ".071"]
