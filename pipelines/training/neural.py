@@ -1,4 +1,4 @@
-"""Fitting a neural network: Keras does it, on whichever backend it is set to; without a word on that, JAX.
+"""Fitting a neural network: Keras does it, on JAX unless KERAS_BACKEND names another (tests run on JAX).
 
 Imported only when a network is asked for: Keras and JAX are an extra of the package, and scoring does without them.
 """
@@ -47,12 +47,14 @@ def fit_neural(
     standardiser = _standardiser(matrix, settings["limit"])
     rows = standardiser.apply(matrix).astype(np.float32)
     network = _network(keras, matrix.shape[1], seed, settings)
-    _descend(network, rows, labels, _weights(labels, class_weight), seed, settings)
-    dense = [layer for layer in network.layers if layer.weights]
-    for layer in dense:  # what is exported is compared with what Keras makes of the same rounded weights
-        kernel, bias = layer.get_weights()
-        layer.set_weights([round_weights(kernel).astype(np.float32), bias])
-    layers = [Layer(*(np.asarray(part, dtype=np.float64) for part in layer.get_weights())) for layer in dense]
+    _descend(keras, network, rows, labels, _weights(labels, class_weight), seed, settings)
+    parts = _read(keras, network)
+    layers = [
+        Layer(round_weights(weights), bias.astype(np.float64))
+        for weights, bias in zip(parts[::2], parts[1::2], strict=True)
+    ]
+    # What is exported is compared with what Keras makes of the same rounded weights.
+    network.set_weights([part.astype(np.float32) for layer in layers for part in (layer.weights, layer.bias)])
     probability = np.exp(-np.logaddexp(0.0, -_log_odds(network, rows)))
     return network_to_onnx(standardiser, layers), probability, f"keras {keras.__version__} on {keras.backend.backend()}"
 
@@ -64,8 +66,8 @@ def import_keras() -> ModuleType:
         import keras
     except ImportError as error:
         raise UserError(
-            "--model neural needs Keras and JAX, which are an extra of this package: "
-            f"pip install 'fraud-detection-beam[neural]' ({error})"
+            "--model neural needs Keras and JAX, which are an extra of this package: pip install "
+            f"'fraud-detection-beam[neural]', or in a checkout pip install -r requirements-neural.in ({error})"
         ) from error
     module: ModuleType = keras
     return module
@@ -99,7 +101,13 @@ def _network(keras: ModuleType, width: int, seed: int, settings: Mapping[str, An
 
 
 def _descend(
-    network: Any, rows: Single, labels: NDArray[np.int8], weights: Single, seed: int, settings: Mapping[str, Any]
+    keras: ModuleType,
+    network: Any,
+    rows: Single,
+    labels: NDArray[np.int8],
+    weights: Single,
+    seed: int,
+    settings: Mapping[str, Any],
 ) -> None:
     """Go over the earlier rows until the later ones have gained nothing for a while; keep the best weights.
 
@@ -111,7 +119,7 @@ def _descend(
     target = labels.astype(np.float32)
     later = rows[cut:], target[cut:].astype(np.float64), weights[cut:].astype(np.float64)
     rng = np.random.default_rng(seed)
-    least, best, best_epoch = math.inf, network.get_weights(), 0
+    least, best, best_epoch = math.inf, _read(keras, network), 0
     for epoch in range(settings["epochs"]):
         network.optimizer.learning_rate = settings["learning_rate"] * settings["decay"] ** epoch
         order = rng.permutation(cut)[: max(batch, cut // batch * batch)]  # whole batches: one shape to compile for
@@ -126,10 +134,15 @@ def _descend(
         )
         loss = _loss(_log_odds(network, later[0]), *later[1:])
         if loss < least:
-            least, best, best_epoch = loss, network.get_weights(), epoch
+            least, best, best_epoch = loss, _read(keras, network), epoch
         elif epoch - best_epoch >= settings["patience"]:
             break
     network.set_weights(best)
+
+
+def _read(keras: ModuleType, network: Any) -> list[Single]:
+    """A copy of each layer's weights and bias in turn. Keras's own `get_weights` calls NumPy in a deprecated way."""
+    return [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in network.weights]
 
 
 def _log_odds(network: Any, rows: Single) -> Matrix:
