@@ -26,7 +26,10 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     install_requires=_requirements("requirements.in"),
-    extras_require={"neural": _requirements("requirements-neural.in")},
+    extras_require={
+        "neural": _requirements("requirements-neural.in"),
+        "mlflow": _requirements("requirements-mlflow.in"),
+    },
     packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
     package_data={
         "": ["py.typed"],

@@ -20,7 +20,7 @@ from benchmarks.subjects import Bag
 from benchmarks.traffic import Traffic
 from io_connectors.decision_json import decision_messages, rows_as_json
 from io_connectors.delivery import Message
-from model_artifacts.artifact import OnnxModel
+from model_artifacts.artifact import Model, OnnxModel
 from model_artifacts.manifest import ModelKind, Thresholds
 from model_artifacts.onnx_export import Tree, linear_to_onnx, trees_to_onnx
 from model_artifacts.onnx_graph import OnnxGraph
@@ -61,7 +61,7 @@ class HotPath:
         rows: so far.
     """
 
-    def __init__(self, model: OnnxModel, shards: int = 2) -> None:
+    def __init__(self, model: Model, shards: int = 2) -> None:
         self.model = model
         self.shards = shards
         self.schema = load_schema(SCHEMA)

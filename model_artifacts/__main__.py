@@ -20,6 +20,8 @@ from transforms.errors import UserError
 
 #: The environment variable that names the registry where no flag does.
 REGISTRY_VARIABLE = "FRAUD_MODEL_REGISTRY"
+#: MLflow's own, likewise.
+MLFLOW_VARIABLE = "MLFLOW_TRACKING_URI"
 
 _EPILOG = f"""\
 A registry is a directory or s3://bucket/prefix; --registry, or the environment variable {REGISTRY_VARIABLE}, names it.
@@ -31,6 +33,8 @@ examples:
   python -m model_artifacts promote challenger --evidence output/shadow chargebacks.jsonl --registry models
   python -m model_artifacts list --registry s3://my-bucket/models
   python -m model_artifacts rollback --reason 'too many alerts' --registry models
+  python -m model_artifacts export champion --mlflow http://127.0.0.1:5000 --registry models
+  python -m model_artifacts import models:/my_model/1 --mlflow http://127.0.0.1:5000 --registry other_models
   python -m pipelines.fraud --model registry:models#champion
 
 Signatures: add and sign take --signing_key FILE (or {SIGNING_KEY_VARIABLE}), verify and promote --public_key FILE (or
@@ -128,7 +132,7 @@ def _weigh(
         return {}, ""
     if not options.evidence:
         return {}, f"without --evidence nobody knows how it does beside {stack[0]}"
-    from model_artifacts.evidence import compare, read_evidence
+    from model_artifacts.evidence import against, compare, read_evidence
 
     manifest = registry.manifest(stack[0])
     delay = parse_duration(options.label_delay or manifest.training.label_delay)
@@ -146,7 +150,7 @@ def _weigh(
         name = each.name.replace(" ", "_")
         facts |= {f"{name}_champion": each.champion, f"{name}_challenger": each.challenger}
         facts |= {f"{name}_low": each.low, f"{name}_high": each.high}
-    return facts, "; ".join(f"its {each.name} is worse" for each in compared if each.worse)
+    return facts, against(compared)
 
 
 def _rollback(registry: Registry, options: argparse.Namespace) -> int:
@@ -154,6 +158,29 @@ def _rollback(registry: Registry, options: argparse.Namespace) -> int:
     move = rollback(registry, alias, _whoami(), datetime.now(UTC), options.reason)
     print(f"{alias} is {move.version} again")
     return 0
+
+
+def _export(registry: Registry, options: argparse.Namespace) -> int:
+    from model_artifacts.mlflow_exchange import export_version, open_server
+
+    version, server = _version(registry, options.version), open_server(_mlflow(options))
+    print(export_version(registry, version, server, options.mlflow_name))
+    return 0
+
+
+def _import(registry: Registry, options: argparse.Namespace) -> int:
+    from model_artifacts.mlflow_exchange import import_version, open_server
+
+    key, server = read_public_key(options.public_key), open_server(_mlflow(options))
+    print(import_version(registry, options.model, server, _whoami(), datetime.now(UTC), key))
+    return 0
+
+
+def _mlflow(options: argparse.Namespace) -> str:
+    uri: str | None = options.mlflow or os.environ.get(MLFLOW_VARIABLE)
+    if not uri:
+        raise UserError(f"no MLflow: give --mlflow http://HOST:PORT, or set {MLFLOW_VARIABLE}")
+    return uri
 
 
 def _version(registry: Registry, word: str) -> str:
@@ -205,6 +232,13 @@ def _parser() -> argparse.ArgumentParser:
     sign.add_argument("version", help="a version, champion or challenger")
     promotion = command("promote", _promote, "have an alias name a version; running streams follow it")
     promotion.add_argument("version", help="a version, or challenger")
+    export = command("export", _export, "put a version into MLflow's model registry; prints its name there")
+    export.add_argument("version", help="a version, champion or challenger")
+    export.add_argument(
+        "--mlflow_name", metavar="NAME", help="of the registered model (the version's, less its digits)"
+    )
+    imported = command("import", _import, "take a version out of MLflow's model registry; prints its name here")
+    imported.add_argument("model", help="models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID/PATH")
     back = command("rollback", _rollback, "have an alias name what it named before")
     promotion.add_argument(
         "--evidence", nargs="+", metavar="FILE", help="what --shadow_sink wrote, and labels: transaction_id, is_fraud"
@@ -217,7 +251,9 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--reason", default="", metavar="TEXT", help="for the history")
     for each in (add, sign):
         each.add_argument("--signing_key", metavar="FILE", help="private key of Ed25519, PEM")
-    for each in (verify, promotion):
+    for each in (export, imported):
+        each.add_argument("--mlflow", metavar="URI", help=f"MLflow's server ({MLFLOW_VARIABLE})")
+    for each in (verify, promotion, imported):
         each.add_argument("--public_key", metavar="FILE", help="whose signature is asked for, PEM")
     return parser
 

@@ -31,7 +31,7 @@ from model_artifacts.reference import REFERENCE_FILE, Reference, load_reference,
 from transforms.errors import UserError, did_you_mean
 
 SHIPPED = Path(__file__).parent
-REGISTRY_SCHEME = "registry:"
+REGISTRY_SCHEME, ENDPOINT_SCHEME = "registry:", "sagemaker:"
 MODEL_FILE, MANIFEST_FILE, CARD_FILE, PLOTS = "model.onnx", "manifest.json", "MODEL_CARD.md", "plots"
 
 
@@ -89,12 +89,12 @@ def shipped_models() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in SHIPPED.glob(f"*/{MANIFEST_FILE}")))
 
 
-def load_model(uri: str, public_key: bytes | None = None) -> OnnxModel:
-    """The model of that name, directory or place in a registry, verified.
+def load_model(uri: str, public_key: bytes | None = None) -> Model:
+    """The model of that name, directory, place in a registry or endpoint, verified.
 
     Args:
-        uri: a shipped model's name, a directory, `file:DIRECTORY`, or a registry's `registry:DIRECTORY#champion` or
-            `registry:s3://bucket/prefix#champion`, in which an alias or a version is named.
+        uri: a shipped model's name, a directory, `file:DIRECTORY`, a registry's `registry:DIRECTORY#champion` or
+            `registry:s3://bucket/prefix#champion`, in which an alias or a version is named, or `sagemaker:ENDPOINT`.
         public_key: whose signature a registry's model must have; None: none is asked for. See `signing`.
 
     Raises:
@@ -104,6 +104,10 @@ def load_model(uri: str, public_key: bytes | None = None) -> OnnxModel:
         from model_artifacts.registry_uri import load_registered
 
         return load_registered(uri, public_key)
+    if is_endpoint(uri):
+        from model_artifacts.sagemaker_endpoint import load_endpoint
+
+        return load_endpoint(uri)
     directory = model_directory(uri)
     return open_model(lambda file: _read(directory / file), str(directory))
 
@@ -111,6 +115,11 @@ def load_model(uri: str, public_key: bytes | None = None) -> OnnxModel:
 def is_registered(uri: str) -> bool:
     """Whether a model's URI names one of a registry."""
     return uri.startswith(REGISTRY_SCHEME)
+
+
+def is_endpoint(uri: str) -> bool:
+    """Whether a model's URI names a SageMaker endpoint."""
+    return uri.startswith(ENDPOINT_SCHEME)
 
 
 def open_model(read: Callable[[str], bytes], place: str) -> OnnxModel:
@@ -167,7 +176,8 @@ def model_directory(uri: str) -> Path:
     scheme = re.match(r"([a-z][a-z0-9+.-]+):", uri)
     if scheme and scheme[1] != "file":
         raise UserError(
-            f"model {uri!r}: {scheme[1]}: is not supported; give a name, a directory or registry:DIRECTORY#champion"
+            f"model {uri!r}: {scheme[1]}: is not supported; give a name, a directory, registry:DIRECTORY#champion or "
+            "sagemaker:ENDPOINT"
         )
     bare = re.sub(r"^file:(//)?", "", uri)
     if not scheme and bare in shipped_models():
@@ -252,6 +262,8 @@ def model_reference(uri: str) -> Reference | None:
         from model_artifacts.registry_uri import registered_reference
 
         return registered_reference(uri)
+    if is_endpoint(uri):
+        return None  # it is asked for scores and says what they are of; what it learnt from stays with the model
     return load_reference(model_directory(uri) / REFERENCE_FILE, load_model(uri).manifest)
 
 

@@ -94,7 +94,7 @@ def read_evidence(files: Sequence[str], champion: str, challenger: str, costs: C
     if not shadows:
         raise UserError("--evidence: no file has rows of --shadow_sink: columns " + ", ".join(_SHADOW))
     rows = pa.concat_tables(shadows, promote_options="permissive")
-    newest = pc.max(_micros(rows["event_time"])).as_py()
+    newest = pc.max(_micros(rows["event_time"])).as_py() or 0  # there may be no row at all
     both = pc.and_(pc.equal(rows["model_id"], challenger), pc.equal(rows["champion_model_id"], champion))
     known = pc.less_equal(_micros(rows["event_time"]), newest - label_delay)
     rows = _first_of_each(rows.filter(pc.and_(both, known)))
@@ -139,6 +139,11 @@ def compare(judged: Judged, seed: int = 0, resamples: int = RESAMPLES) -> tuple[
         Compared("average precision", champion.of(once), challenger.of(once), low, high, more_is_better=True),
         Compared("cost", float(cost[0].sum()), float(cost[1].sum()), low_cost, high_cost, more_is_better=False),
     )
+
+
+def against(compared: Sequence[Compared]) -> str:
+    """What speaks against a challenger, in words; nothing: it is not shown to be worse."""
+    return "; ".join(f"its {each.name} is worse" for each in compared if each.worse)
 
 
 class _Precision:

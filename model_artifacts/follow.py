@@ -243,10 +243,16 @@ def check_scores(scores: object, rows: int, model_id: str) -> None:
 
 
 class FixedModel:
-    """A model that stays, where another is followed; see `FollowedModel`."""
+    """A model that stays, where another is followed; see `FollowedModel`.
 
-    def __init__(self, model: Model) -> None:
+    Args:
+        model: which.
+        take_counts: what has happened to it since this was asked last; None: nothing does.
+    """
+
+    def __init__(self, model: Model, take_counts: Callable[[], Mapping[str, int]] | None = None) -> None:
         self._model = model
+        self._take_counts = take_counts
 
     def now(self) -> Model:
         """The model."""
@@ -257,5 +263,5 @@ class FixedModel:
         return self._model
 
     def take_counts(self) -> Mapping[str, int]:
-        """Nothing happens to it."""
-        return {}
+        """Calls of an endpoint that were `retried`; nothing happens to other models."""
+        return self._take_counts() if self._take_counts else {}

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,42 +21,22 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from model_artifacts.artifact import CARD_FILE, MANIFEST_FILE, MODEL_FILE, PLOTS, OnnxModel, open_model, read_manifest
+from model_artifacts.artifact import CARD_FILE, MANIFEST_FILE, OnnxModel, open_model, read_manifest
 from model_artifacts.manifest import Manifest
 from model_artifacts.reference import REFERENCE_FILE, Reference, read_reference
+from model_artifacts.registry_files import (
+    INDEX_FILE,
+    SIGNATURE_FILE,
+    VERSION_NAME,
+    FileFacts,
+    Version,
+    files_of,
+    read_index,
+    sha256,
+)
 from model_artifacts.registry_store import Store, open_store
 from model_artifacts.signing import is_signed
 from transforms.errors import UserError, did_you_mean
-
-INDEX_FILE, SIGNATURE_FILE = "version.json", "SIGNATURE"
-_VERSION = re.compile(r"[a-z0-9][a-z0-9._-]*-[0-9a-f]{12}")
-#: What a version may hold. The names come from the registry, and none must lead out of it.
-_NAMES = "|".join(map(re.escape, (MODEL_FILE, MANIFEST_FILE, CARD_FILE, REFERENCE_FILE)))
-_FILE = re.compile(rf"{_NAMES}|{PLOTS}/\w[\w.-]*\.png")
-
-
-class FileFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of a version."""
-
-    sha256: str
-    size: int
-
-
-class Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What `version.json` says.
-
-    Attributes:
-        version: the model's `model_id`.
-        added: when, ISO 8601 in UTC.
-        by: who added it, as their machine calls them.
-        files: by name.
-    """
-
-    format_version: int = 1
-    version: str
-    added: str
-    by: str
-    files: dict[str, FileFacts]
 
 
 @dataclass(frozen=True)
@@ -75,7 +54,7 @@ class Registry:
     def versions(self) -> list[str]:
         """The names of all versions, in order."""
         held = (name.partition("/") for name in self.store.names("versions"))
-        return [version for version, _, file in held if file == INDEX_FILE and _VERSION.fullmatch(version)]
+        return [version for version, _, file in held if file == INDEX_FILE and VERSION_NAME.fullmatch(version)]
 
     def version(self, name: str) -> Version:
         """What is known of a version.
@@ -107,7 +86,7 @@ class Registry:
         """
         index, content = self._index(name)
         if public_key is not None:
-            self._check_signature(name, content, public_key)
+            self._check_signature(name, content, public_key, self._signature(name))
         model = open_model(lambda file: self._file(index, file), f"{self.url}/versions/{name}")
         if model.manifest.model_id != name:
             raise UserError(f"registry {self.url}: version {name} holds the model {model.manifest.model_id}")
@@ -153,25 +132,72 @@ class Registry:
         Raises:
             UserError: it is no model directory, or another model of the same name is there.
         """
-        files = _files_of(directory)
+        files = files_of(directory)
         name = open_model(files.__getitem__, str(directory)).manifest.model_id
-        if not _VERSION.fullmatch(name):
+        if not VERSION_NAME.fullmatch(name):
             raise UserError(
                 f"model {name}: a version's name has small letters, digits, '-', '_' and '.'; train it anew"
             )
-        facts = {file: FileFacts(_sha256(content), len(content)) for file, content in files.items()}
+        facts = {file: FileFacts(sha256(content), len(content)) for file, content in files.items()}
         version = Version(version=name, added=at.astimezone(UTC).isoformat(timespec="seconds"), by=by, files=facts)
+        self._create(version, files, msgspec.json.format(msgspec.json.encode(version), indent=2))
+        if key is not None:
+            self.sign(name, key)
+        return self.version(name)
+
+    def contents(self, name: str) -> dict[str, bytes]:
+        """Every file of a version as it was added, its index and its signature among them; see `restore`.
+
+        Raises:
+            UserError: as `verify`.
+        """
+        self.verify(name)
+        index, content = self._index(name)
+        files = {file: self._file(index, file) for file in index.files} | {INDEX_FILE: content}
+        if self._signature(name) is not None:
+            files[SIGNATURE_FILE] = self.store.read(_path(name, SIGNATURE_FILE))
+        return files
+
+    def restore(self, contents: Mapping[str, bytes], public_key: bytes | None = None) -> Version:
+        """Put a version as another registry has it, byte for byte; one that is there already stays as it is.
+
+        Args:
+            contents: see `contents`.
+            public_key: whose signature it must have; None: none is asked for.
+
+        Raises:
+            UserError: a file is not the one that the index has, the model does not open or is not signed as asked, or
+                another model of the same name is there.
+        """
+        files = {file: content for file, content in contents.items() if file not in (INDEX_FILE, SIGNATURE_FILE)}
+        index = read_index(contents[INDEX_FILE], INDEX_FILE)
+        found = {file: FileFacts(sha256(content), len(content)) for file, content in files.items()}
+        if found != index.files:
+            wrong = next(f for f in (*found, *index.files) if found.get(f) != index.files.get(f))
+            raise UserError(f"{wrong} of version {index.version} is missing or was changed: {INDEX_FILE} has another")
+        if open_model(files.__getitem__, f"version {index.version}").manifest.model_id != index.version:
+            raise UserError(f"{INDEX_FILE} of version {index.version} is not of this model")
+        signature = contents.get(SIGNATURE_FILE)
+        if public_key is not None:
+            self._check_signature(
+                index.version, contents[INDEX_FILE], public_key, _decoded(signature) if signature else None
+            )
+        self._create(index, files, contents[INDEX_FILE])
+        if signature is not None:
+            self._put_signature(index.version, signature)
+        return self.version(index.version)
+
+    def _create(self, version: Version, files: Mapping[str, bytes], index: bytes) -> None:
+        """Put a version's files, the index last; the same ones that are there stay."""
+        name, facts = version.version, version.files
         if name not in self.versions():
             for file, content in files.items():
                 if not self.store.create(_path(name, file), content):
                     raise self._other(name, file)
-            self.store.create(_path(name, INDEX_FILE), msgspec.json.format(msgspec.json.encode(version), indent=2))
+            self.store.create(_path(name, INDEX_FILE), index)
         found = self.version(name)
         if found.files != facts:
             raise self._other(name, next(f for f in (*facts, *found.files) if facts.get(f) != found.files.get(f)))
-        if key is not None:
-            self.sign(name, key)
-        return found
 
     def sign(self, name: str, key: Ed25519PrivateKey) -> None:
         """Sign a version: say that it may be served.
@@ -180,12 +206,14 @@ class Registry:
             UserError: a file of it was changed, or somebody else has signed it.
         """
         self.verify(name)
-        signature = base64.b64encode(key.sign(self._index(name)[1])) + b"\n"
+        self._put_signature(name, base64.b64encode(key.sign(self._index(name)[1])) + b"\n")
+
+    def _put_signature(self, name: str, signature: bytes) -> None:
         if not self.store.create(_path(name, SIGNATURE_FILE), signature):
             raise UserError(f"registry {self.url}: version {name} is signed with another key already")
 
     def _index(self, name: str) -> tuple[Version, bytes]:
-        if not _VERSION.fullmatch(name):
+        if not VERSION_NAME.fullmatch(name):
             raise UserError(
                 f"{name!r} is no version; its name ends in a hyphen and twelve digits of its model's sha256"
             )
@@ -195,12 +223,9 @@ class Registry:
             known = self.versions()
             hint = did_you_mean(name, known) or f"; there are {', '.join(known) or 'none'}"
             raise UserError(f"registry {self.url} has no version {name}{hint}") from error
-        try:
-            index = msgspec.json.decode(content, type=Version)
-        except msgspec.DecodeError as error:
-            raise UserError(f"registry {self.url}: {INDEX_FILE} of version {name} is damaged: {error}") from error
-        if index.version != name or not all(map(_FILE.fullmatch, index.files)):
-            raise UserError(f"registry {self.url}: {INDEX_FILE} of version {name} is not of this version")
+        index = read_index(content, place := f"registry {self.url}: {INDEX_FILE} of version {name}")
+        if index.version != name:
+            raise UserError(f"{place} is not of this version")
         return index, content
 
     def _file(self, index: Version, file: str) -> bytes:
@@ -212,20 +237,17 @@ class Registry:
             content = self.store.read(_path(index.version, file))
         except FileNotFoundError as error:
             raise UserError(f"{place} is missing") from error
-        if _sha256(content) != index.files[file].sha256:
+        if sha256(content) != index.files[file].sha256:
             raise UserError(f"{place} was changed: its sha256 is not the one that {INDEX_FILE} has; do not serve it")
         return content
 
     def _signature(self, name: str) -> bytes | None:
         try:
-            return base64.b64decode(self.store.read(_path(name, SIGNATURE_FILE)).strip(), validate=True)
+            return _decoded(self.store.read(_path(name, SIGNATURE_FILE)))
         except FileNotFoundError:
             return None
-        except binascii.Error:
-            return b""  # of nobody
 
-    def _check_signature(self, name: str, content: bytes, public_key: bytes) -> None:
-        signature = self._signature(name)
+    def _check_signature(self, name: str, content: bytes, public_key: bytes, signature: bytes | None) -> None:
         if signature is None:
             raise UserError(
                 f"registry {self.url}: version {name} is not signed, and a public key is given (model.public_key); "
@@ -251,23 +273,13 @@ def open_registry(url: str, setting: str = "--registry") -> Registry:
     return Registry(url, open_store(url, setting))
 
 
-def _files_of(directory: Path) -> dict[str, bytes]:
-    """The files of a model directory, by name."""
-    try:
-        found = [path for path in sorted(directory.rglob("*")) if path.is_file()]
-        files = {path.relative_to(directory).as_posix(): path.read_bytes() for path in found}
-    except OSError as error:
-        raise UserError(f"{directory} cannot be read: {error.strerror}") from error
-    foreign = [name for name in files if not _FILE.fullmatch(name)]
-    if foreign or MODEL_FILE not in files or MANIFEST_FILE not in files:
-        why = f"it holds {foreign[0]}" if foreign else f"it has no {MODEL_FILE} and {MANIFEST_FILE}"
-        raise UserError(f"{directory} is not a model directory: {why}; python -m pipelines.training makes one")
-    return files
-
-
 def _path(version: str, file: str) -> str:
     return f"versions/{version}/{file}"
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _decoded(signature: bytes) -> bytes:
+    """A signature's bytes; none of what is no Base64, which is nobody's."""
+    try:
+        return base64.b64decode(signature.strip(), validate=True)
+    except binascii.Error:
+        return b""

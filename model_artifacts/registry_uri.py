@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from model_artifacts.aliases import ALIASES, Alias, alias_named, current
-from model_artifacts.artifact import REGISTRY_SCHEME, OnnxModel, is_registered
+from model_artifacts.artifact import REGISTRY_SCHEME, OnnxModel, is_endpoint, is_registered
 from model_artifacts.reference import Reference
 from model_artifacts.registry import Registry, open_registry
 from transforms.errors import UserError
@@ -56,13 +56,17 @@ def parse_registered(uri: str) -> RegisteredUri:
 
 
 def pin(uri: str) -> str:
-    """The URI of the version that an alias names now; any other URI as it is.
+    """The URI of the version that an alias names now, or of the model that an endpoint serves; any other as it is.
 
     What is pinned means the same model for ever.
 
     Raises:
-        UserError: there is no such registry, or the alias names nothing yet.
+        UserError: there is no such registry or endpoint, or the alias names nothing yet.
     """
+    if is_endpoint(uri):
+        from model_artifacts.sagemaker_endpoint import pin_endpoint
+
+        return pin_endpoint(uri)
     if not is_registered(uri):
         return uri
     parsed = parse_registered(uri)

@@ -190,7 +190,7 @@ def _own_parser() -> _Parser:
         "--model",
         metavar="NAME|DIR|URI",
         action=_Once,
-        help="a shipped or a trained model, or one of a registry (default: the schema's)",
+        help="a shipped or a trained model, one of a registry or on an endpoint (default: the schema's)",
     )
     run.add_argument(
         "--shadow", metavar="NAME|DIR|URI", action="append", help="a candidate that scores too; may be repeated"

@@ -80,8 +80,8 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     uri: Annotated[
         Text | None,
         Meta(
-            description="a shipped model, a trained one's directory, or registry:DIRECTORY#champion; "
-            "none: the schema's own"
+            description="a shipped model, a trained one's directory, registry:DIRECTORY#champion or "
+            "sagemaker:ENDPOINT; none: the schema's own"
         ),
     ] = None
     public_key: Annotated[

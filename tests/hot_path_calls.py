@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.hot_path import HotPath, linear_model, records
 from benchmarks.traffic import Traffic
-from model_artifacts.artifact import OnnxModel, load_model
+from model_artifacts.artifact import Model, load_model
 from transforms.batch import TransactionBatch
 from transforms.deduplicate import DuplicateEngine
 from transforms.durations import DAY
@@ -18,7 +18,7 @@ from transforms.raw_batch import RawBatch
 
 #: So few live rows that no table of a history has to grow: how often one grows depends on how many rows there are.
 CALM = Traffic(customers=4, terminals=4, per_day=1)
-MODELS: dict[str, Callable[[], OnnxModel]] = {"fraud-1": linear_model, "handbook": partial(load_model, "handbook")}
+MODELS: dict[str, Callable[[], Model]] = {"fraud-1": linear_model, "handbook": partial(load_model, "handbook")}
 #: Flagged rows get reasons one by one, so there are as many of them however many rows there are.
 FLAGGED = 5
 _MOST_ROWS = 30_000
@@ -41,7 +41,7 @@ def step_call(step: str, model: str, rows: int) -> Callable[[], Any]:
 
 
 @lru_cache
-def _model(name: str) -> OnnxModel:
+def _model(name: str) -> Model:
     return MODELS[name]()
 
 

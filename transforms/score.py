@@ -54,7 +54,10 @@ class SharedModel:
         return self._shared.get(self._open)
 
     def _open(self) -> FixedModel | FollowedModel:
-        return FollowedModel(self.follow) if self.follow else FixedModel(load_model(self.uri, self.public_key))
+        if self.follow:
+            return FollowedModel(self.follow)
+        model = load_model(self.uri, self.public_key)
+        return FixedModel(model, getattr(model, "take_counts", None))  # an endpoint's has them
 
 
 def score_batch(batch: TransactionBatch, model: Model) -> tuple[TransactionBatch | None, list[DeadLetter]]:

@@ -1,1 +1,1 @@
-"""Models on Amazon SageMaker: scored by an endpoint, served by the functions its containers look for."""
+"""Models on Amazon SageMaker: trained and retrained by its jobs, served by its endpoints."""

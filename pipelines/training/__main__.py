@@ -43,15 +43,30 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as `argv` says; 0 when a model was written, 2 after a mistake of the user's."""
     try:
-        options = _parse(sys.argv[1:] if argv is None else argv)
-        _run(options)
+        run(sys.argv[1:] if argv is None else argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _run(options: argparse.Namespace) -> None:
+def check(argv: Sequence[str]) -> TrainingRequest:
+    """What `argv` asks for; nothing is read yet but declarations.
+
+    Raises:
+        UserError: it is refused.
+    """
+    options = _parse(argv)
+    return _request(options, Path(options.output))
+
+
+def run(argv: Sequence[str]) -> None:
+    """Train as `argv` says.
+
+    Raises:
+        UserError: a mistake of the user's.
+    """
+    options = _parse(argv)
     output = Path(options.output)
     request = _request(options, output)
     refuse_foreign(output)

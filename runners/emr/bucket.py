@@ -67,7 +67,7 @@ def upload(calls: Calls, place: Prefix, artefacts: Iterable[Artefact]) -> int:
     for each in artefacts:
         checksum = base64.b64encode(bytes.fromhex(each.sha256)).decode()
         at = {"Bucket": place.bucket, "Key": place.key(each)}
-        found = calls("s3", "head_object", ChecksumMode="ENABLED", **at)
+        found = calls.find("s3", "head_object", ChecksumMode="ENABLED", **at)
         if found.get("ChecksumSHA256", checksum) != checksum:
             raise UserError(
                 f"{place.url(each)} holds something else than its name says: somebody has replaced it; find out who, "

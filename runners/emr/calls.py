@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,9 @@ from io_connectors.aws import client, error_code, is_transient
 from io_connectors.retry import Backoff
 from transforms.errors import UserError
 
-_READS = ("describe_", "list_", "head_")
+_READS = ("describe_", "get_", "list_", "head_")
+#: What services answer where there is no such thing.
+_ABSENT = frozenset(("404", "NoSuchKey", "NotFound", "ResourceNotFound", "ResourceNotFoundException"))
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,22 @@ class Calls:
         Raises:
             UserError: a parameter is not what the service takes, or the service refused or did not answer.
         """
+        try:
+            return self._made(service, operation, parameters)
+        except ClientError as error:
+            raise UserError(f"{service} {operation}: {error}") from error
+
+    def find(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
+        """The same of a read; nothing where there is no such thing, or when calls are only printed."""
+        try:
+            return self._made(service, operation, parameters)
+        except ClientError as error:
+            # SageMaker calls some of what does not exist a validation error.
+            if error_code(error) in _ABSENT or re.search("does not exist|could not find", str(error), re.IGNORECASE):
+                return {}
+            raise UserError(f"{service} {operation}: {error}") from error
+
+    def _made(self, service: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         self._check(service, operation, parameters)
         if self.dry_run:
             shown = {"service": service, "operation": operation, "parameters": parameters}
@@ -78,10 +97,6 @@ class Calls:
         repeatable = operation.startswith((*_READS, "put_object"))
         try:
             return self.backoff.call(attempt, is_transient) if repeatable else attempt()
-        except ClientError as error:
-            if operation == "head_object" and error_code(error) in ("404", "NoSuchKey", "NotFound"):
-                return {}
-            raise UserError(f"{service} {operation}: {error}") from error
         except BotoCoreError as error:
             unknown = "" if repeatable else "; it may have been done all the same: look before you repeat it"
             raise UserError(f"{service} {operation}: {error}{unknown}") from error

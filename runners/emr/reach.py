@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from io_connectors.sinks import DECISION_SINKS, RECORD_SINKS
 from io_connectors.sources import SOURCES
 from io_connectors.urls import ConnectorUrl, parse_url
-from model_artifacts.artifact import is_registered, shipped_models
+from model_artifacts.artifact import is_endpoint, is_registered, shipped_models
 from model_artifacts.registry_store import PLACES
 from model_artifacts.registry_uri import parse_registered
 from pipelines.settings import Settings
@@ -100,6 +100,11 @@ def _check_model(flag: str, uri: str | None) -> None:
                 f"registry:s3://bucket/prefix ({_ANYWAY})"
             )
         _refuse_loopback(flag, url)
+        return
+    if is_endpoint(uri):
+        from model_artifacts.sagemaker_endpoint import parse_endpoint  # with it come AWS's clients, which take a second
+
+        _refuse_loopback(flag, parse_endpoint(uri)[0])
         return
     raise UserError(
         f"{flag}: {uri} is a directory of this machine; copy it into model_artifacts/, which the nodes get with "

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from runners.local.kafka_secure import KafkaOauth, KafkaScram
     from runners.local.kinesis import Kinesis, KinesisLocal
     from runners.local.lambda_emulator import LambdaEmulator
+    from runners.local.mlflow import MlflowServer
     from runners.local.postgres import Postgres
     from runners.local.s3 import S3
 
@@ -29,6 +30,7 @@ _MODULES = {
     "Kinesis": "kinesis",
     "KinesisLocal": "kinesis",
     "LambdaEmulator": "lambda_emulator",
+    "MlflowServer": "mlflow",
     "Postgres": "postgres",
     "S3": "s3",
 }
@@ -43,6 +45,7 @@ __all__ = [
     "Kinesis",
     "KinesisLocal",
     "LambdaEmulator",
+    "MlflowServer",
     "Postgres",
     "Server",
     "free_port",

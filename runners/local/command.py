@@ -27,6 +27,7 @@ SERVERS = {
     "postgres": "postgres.Postgres",
     "s3": "s3.S3",
     "lambda": "aws.Aws",
+    "mlflow": "mlflow.MlflowServer",
 }
 
 

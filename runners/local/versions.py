@@ -10,6 +10,7 @@ KINESALITE = "3.3.3"  # npm kinesalite
 KINESIS_LOCAL = "0.6.2"  # npm kinesis-local
 VERSITYGW = "1.8.0"  # Go github.com/versity/versitygw/cmd/versitygw
 MINISTACK = "1.5.33"  # PyPI ministack
+MLFLOW = "3.17.2"  # PyPI mlflow
 #: What ministack's services use when it is there.
 MINISTACK_EXTRAS = ("boto3==1.43.106", "cryptography==50.0.2", "duckdb==2.0.1", "psycopg2-binary==2.9.13")
 #: PyPI aws-sam-cli, for AWS's emulator of the Lambda runtime that it carries.

@@ -70,11 +70,15 @@ def test_the_wheel_holds_exactly_the_packages_files(wheel: zipfile.ZipFile) -> N
 
 
 def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile, metadata: Message) -> None:
-    """Its requirements are the ranges of requirements.in, its extra's its own; licence and command come with it."""
+    """Its requirements are the ranges of requirements.in, its extras' their own; licence and command come with it."""
     needs = {str(Requirement(line)) for line in metadata.get_all("Requires-Dist") or []}
-    extra = {f'{requirement}; extra == "neural"' for requirement in read_requirements("requirements-neural.in")}
-    assert needs == {str(requirement) for requirement in read_requirements("requirements.in")} | extra
-    assert metadata.get_all("Provides-Extra") == ["neural"]
+    extras = {
+        f'{requirement}; extra == "{extra}"'
+        for extra in ("neural", "mlflow")
+        for requirement in read_requirements(f"requirements-{extra}.in")
+    }
+    assert needs == {str(requirement) for requirement in read_requirements("requirements.in")} | extras
+    assert set(metadata.get_all("Provides-Extra") or []) == {"neural", "mlflow"}
     assert SpecifierSet(metadata["Requires-Python"]) == SpecifierSet(">=3.11,<3.14")
     (entry_points,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "fraud-detection = pipelines.fraud:command" in wheel.read(entry_points).decode()

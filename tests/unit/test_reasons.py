@@ -5,24 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model_artifacts.artifact import OnnxModel, load_model, shipped_models
+from model_artifacts.artifact import Model, load_model, shipped_models
 from tests.small_models import network_model
 from transforms.reasons import LEAST_PUSH, MOST_REASONS, ROWS_AT_ONCE, Matrix, pushes, reasons
 
 
 @pytest.fixture(scope="module", params=[*shipped_models(), "a network"])
-def model(request: pytest.FixtureRequest) -> OnnxModel:
+def model(request: pytest.FixtureRequest) -> Model:
     return network_model() if request.param == "a network" else load_model(request.param)
 
 
-def random_rows(model: OnnxModel, rows: int) -> Matrix:
+def random_rows(model: Model, rows: int) -> Matrix:
     """Rows around the typical one, each feature as it is typically or up to five times that."""
     baseline = np.asarray(model.manifest.baseline)
     factors = np.random.default_rng(3).choice([1.0, 1.0, 0.2, 3.0, 5.0], (rows, len(baseline)))
     return np.asarray(np.where(baseline > 0, baseline, 1.0) * factors)
 
 
-def test_a_typical_row_has_no_reasons(model: OnnxModel) -> None:
+def test_a_typical_row_has_no_reasons(model: Model) -> None:
     """Where every feature has its typical value nothing pushes, and there is nothing to say; nor without rows."""
     typical = np.asarray([model.manifest.baseline])
     assert not pushes(typical, model).any()
@@ -30,7 +30,7 @@ def test_a_typical_row_has_no_reasons(model: OnnxModel) -> None:
     assert reasons(typical[:0], model) == []
 
 
-def test_a_push_is_what_the_score_loses_without_the_feature(model: OnnxModel) -> None:
+def test_a_push_is_what_the_score_loses_without_the_feature(model: Model) -> None:
     """Each push is the difference of log-odds to the same row with that one feature as it typically is."""
     for row in random_rows(model, 20):
         found = pushes(row[np.newaxis], model)[0]
@@ -41,7 +41,7 @@ def test_a_push_is_what_the_score_loses_without_the_feature(model: OnnxModel) ->
             assert found[at] == pytest.approx(both[0] - both[1], abs=1e-9)
 
 
-def test_the_strongest_pushes_are_named(model: OnnxModel) -> None:
+def test_the_strongest_pushes_are_named(model: Model) -> None:
     """At most three features, the strongest first, none that pushes less than is worth a word."""
     rows = random_rows(model, 50)
     for push, found in zip(pushes(rows, model), reasons(rows, model), strict=True):
@@ -54,7 +54,7 @@ def test_the_strongest_pushes_are_named(model: OnnxModel) -> None:
         assert len(names) <= MOST_REASONS
 
 
-def test_neighbours_change_no_reason(model: OnnxModel) -> None:
+def test_neighbours_change_no_reason(model: Model) -> None:
     """A row's reasons are the same alone as among more rows than are looked at together."""
     rows = random_rows(model, ROWS_AT_ONCE + 10)
     together = reasons(rows, model)

@@ -1,4 +1,7 @@
-"""What travels between the pipeline and an endpoint: a matrix there, log-odds and the model's name back."""
+"""What travels between the pipeline and an endpoint: a matrix there, log-odds and the model's name back.
+
+Before the first matrix it is asked for its model's manifest: what to compute, and what its scores lead to.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-REQUEST_TYPE, ANSWER_TYPE = "application/x-npy", "application/json"
+#: Content types of a matrix, of the question for the manifest, and of every answer.
+REQUEST_TYPE, DESCRIBE_TYPE, ANSWER_TYPE = "application/x-npy", "application/x-describe", "application/json"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
