@@ -57,7 +57,7 @@ class DynamoDb(AwsServer):
         launcher = compile_java(_LAUNCHER, installation)
         flags = (f"-Djava.library.path={installation / 'lib'}", "-Dlog4j2.level=WARN")
         arguments = [str(self.port), *([] if self.in_memory else [str(data)])]
-        argv = java(installation, _LAUNCHER.stem, *arguments, heap="384m", extra=launcher, flags=flags)
+        argv = java(installation, _LAUNCHER.stem, *arguments, heap="768m", extra=launcher, flags=flags)
         return Command(argv, self.directory, {"DDB_LOCAL_TELEMETRY": "0"})
 
     def ask(self) -> object:

@@ -176,7 +176,9 @@ class Stream:
 
     def items(self) -> dict[str, Decided]:
         """What DynamoDB holds, by transaction, as numbers and texts that PostgreSQL gives too."""
-        pages = self.dynamodb.client().get_paginator("scan").paginate(TableName=self.name)
+        # DynamoDB's own advice for an internal failure is to ask again. Its stand-in had one on a large table.
+        client = self.dynamodb.client(retries={"total_max_attempts": 6, "mode": "standard"})
+        pages = client.get_paginator("scan").paginate(TableName=self.name, PaginationConfig={"PageSize": 500})
         found = [item for page in pages for item in page["Items"]]
         kinds = {"S": str, "N": float, "BOOL": bool}
         return {
