@@ -86,6 +86,7 @@ def measure_all(data: Path | None, quick: bool) -> tuple[str, Mapping[str, bytes
         scaled = scaling.measure(scaling.ROWS // 10)
     else:
         runs, state, scaled = main_job.measure(data), feature_state.measure(), scaling.measure()
+    plots: dict[str, bytes] = {}
     parts = [
         "# What the benchmarks measured",
         f"{datetime.now(UTC):%Y-%m-%d}, by `python -m benchmarks{' --quick' if quick else ''}"
@@ -101,12 +102,12 @@ def measure_all(data: Path | None, quick: bool) -> tuple[str, Mapping[str, bytes
         "## Scaling: `python -m benchmarks.scaling`",
         scaling.results_text(scaled),
         "![Cost of a transaction against each axis](plots/scaling.png)",
-        *[text for title in WITH_SERVERS for text in (title, _with_a_server(title, quick))],
+        *[text for title in WITH_SERVERS for text in (title, _with_a_server(title, quick, plots))],
         "## Models: `python -m benchmarks.handbook --data FILE`",
         _handbook_text(data),
         f"All of this took {time.monotonic() - started:.0f} s.",
     ]
-    plots = {
+    plots |= {
         "main_job.png": main_job.throughput_plot(runs),
         "cost_of_a_row.png": feature_state.cost_plot(state),
         "bytes_of_a_transaction.png": feature_state.bytes_plot(state),
@@ -115,14 +116,18 @@ def measure_all(data: Path | None, quick: bool) -> tuple[str, Mapping[str, bytes
     return "\n\n".join(parts) + "\n", plots
 
 
-def _with_a_server(title: str, quick: bool) -> str:
+def _with_a_server(title: str, quick: bool, plots: dict[str, bytes]) -> str:
     """What was measured against a server started for it, or what this machine lacks for that."""
     module, measure = WITH_SERVERS[title]
     try:
-        text: str = module.results_text(getattr(module, measure)(module.ROWS // (10 if quick else 1)))
+        measured = getattr(module, measure)(module.ROWS // (10 if quick else 1))
     except UserError as error:
         return f"Not measured: {error}"
-    return text
+    text: str = module.results_text(measured)
+    if module is not fraud1:
+        return text
+    plots["fraud1.png"] = fraud1.throughput_plot(measured)
+    return f"{text}\n\n![Transactions a CPU second](plots/fraud1.png)"
 
 
 def _handbook_text(data: Path | None) -> str:

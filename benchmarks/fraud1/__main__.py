@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
 from benchmarks.fraud1.measure import RATE, Contender, Contest, Latency, Throughput, own_contenders, peers_of
-from benchmarks.report import table
+from benchmarks.report import plot, table, write_whole
 from runners.local import Kafka, free_port
 from transforms.errors import UserError
 
@@ -135,6 +136,28 @@ def _throughput_table(measured: Measured) -> str:
     return table(head, rows)
 
 
+def throughput_plot(measured: Measured) -> bytes:
+    """Transactions a CPU second of each contender: the median of its runs, and a line from the least to the most."""
+
+    def draw(axes: Any) -> None:
+        rates = {
+            name: [run.rows / run.cpu_seconds for run in runs] for name, runs in measured.throughputs.items() if runs
+        }
+        middles = [median(each) for each in rates.values()]
+        reach = [
+            [middle - min(each) for middle, each in zip(middles, rates.values(), strict=True)],
+            [max(each) - middle for middle, each in zip(middles, rates.values(), strict=True)],
+        ]
+        own = ["tab:blue" if name.startswith("this project") else "silver" for name in rates]
+        axes.barh(list(rates), middles, xerr=reach, color=own)
+        axes.invert_yaxis()
+        axes.set(title="FRAUD-1: transactions a CPU second", xlabel="all processes but the broker's")
+        axes.tick_params(axis="y", labelsize=7)
+        axes.figure.subplots_adjust(left=0.32)
+
+    return plot(draw)
+
+
 def _spread(values: Sequence[float]) -> str:
     """Smallest, median and largest."""
     return " / ".join(f"{each:,.0f}" for each in (min(values), median(values), max(values)))
@@ -147,9 +170,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=RUNS, metavar="N", help=f"of each contender (default {RUNS})")
     parser.add_argument("--peers", type=Path, metavar="DIR", help="where the programs of peers.toml are installed")
     parser.add_argument("--only", default="", metavar="TEXT", help="contenders whose names have this in them")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture of the throughputs there")
     options = parser.parse_args(argv)
     try:
-        print(results_text(measure_locally(options.rows, options.runs, options.peers, options.only)))
+        measured = measure_locally(options.rows, options.runs, options.peers, options.only)
+        print(results_text(measured))
+        if options.plot:
+            write_whole(options.plot, throughput_plot(measured))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
