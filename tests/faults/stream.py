@@ -180,10 +180,11 @@ class Stream:
         client = self.dynamodb.client(retries={"total_max_attempts": 6, "mode": "standard"})
         pages = client.get_paginator("scan").paginate(TableName=self.name, PaginationConfig={"PageSize": 500})
         found = [item for page in pages for item in page["Items"]]
+        columns = self.columns  # once: they are the model's, which is loaded for it
         kinds = {"S": str, "N": float, "BOOL": bool}
         return {
             item["transaction_id"]["S"]: tuple(
-                kinds[kind](value) for name in self.columns for kind, value in item[name].items()
+                kinds[kind](value) for name in columns for kind, value in item[name].items()
             )
             for item in found
         }
