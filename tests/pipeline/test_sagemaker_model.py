@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from io_connectors.retry import Backoff
 from model_artifacts import sagemaker_endpoint
 from model_artifacts.artifact import load_model
+from pipelines.explain.__main__ import main as explain
 from pipelines.replay.__main__ import main as replay
 from tests.command import Run, run_command
 from tests.sagemaker_server import Fault, Refuse, Runtime, Say, Wait, endpoint
@@ -120,6 +122,19 @@ def test_a_past_day_is_replayed_on_an_endpoint_as_here(server: Runtime, local: R
     words = ["--from", "2026-01-05", "--to", "2026-01-09", "--served", str(local.output), *SOURCE]
     told = ["--output", str(tmp_path / "replayed"), "--quiet", "--fail_on_difference"]
     assert replay([*words, "--model", server.uri, *told]) == 0
+    assert server.asked_for_scores > 0
+
+
+def test_a_decision_is_explained_by_an_endpoint_as_by_the_model_here(
+    server: Runtime, local: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same features, contributions and score, in JSON."""
+    name = str(local.alerts[0]["transaction_id"])
+    told = []
+    for model in ("handbook", server.uri):
+        assert explain([name, *SOURCE, "--model", model, "--format", "json", "--quiet"]) == 0
+        told.append(json.loads(capsys.readouterr().out))
+    assert told[0] == told[1]
     assert server.asked_for_scores > 0
 
 
