@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from apache_beam.options.pipeline_options import (
+    DebugOptions,
     FlinkRunnerOptions,
     PipelineOptions,
     PortableOptions,
@@ -48,6 +49,8 @@ def pipeline_options(
             f"--parallelism={parallelism} is more than pipeline.shards = {shards}: subtasks without a shard would "
             f"have nothing to do. Give --set pipeline.shards={parallelism}, or more to grow into: state keeps to it"
         )
+    # Beam would have pip list what is installed, for a log: a second of a job's start.
+    options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
     standard = options.view_as(StandardOptions)
     standard.runner = runner
     if runner == "DirectRunner":

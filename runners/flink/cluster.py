@@ -19,8 +19,10 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from runners.flink.class_archive import keep_class_archives, with_class_archive
 from runners.flink.configuration import cluster_settings, java_memory, write_configuration
 from runners.flink.distribution import JOB_MANAGER, TASK_MANAGER, ZOOKEEPER, flink_java, install_flink
+from runners.flink.job_server import find_job_server
 from runners.flink.rest import FlinkRest
 from runners.flink.versions import DEFAULT_FLINK
 from runners.flink.worker_pool import answers as pool_answers
@@ -94,10 +96,17 @@ class FlinkProcess(Server):
     def install(self) -> Path:
         return install_flink(self.cluster.version)
 
-    def flink(self, main: str, *arguments: str, flags: tuple[str, ...] = ()) -> Command:
+    def flink(self, main: str, *arguments: str, flags: tuple[str, ...] = (), jars: tuple[Path, ...] = ()) -> Command:
         """How one of Flink's programs is started."""
         logging = self.configuration / "log4j.properties"
-        return Command(flink_java(self.cluster.version, main, *arguments, logging=logging, flags=flags), self.directory)
+        argv = flink_java(self.cluster.version, main, *arguments, logging=logging, flags=flags, jars=jars)
+        return Command(with_class_archive(argv, self.name, self.directory), self.directory)
+
+    def manager(self, main: str, kind: str, *arguments: str) -> Command:
+        """How a program that loads the classes of jobs is started: it has Beam's from the beginning."""
+        memory = java_memory(self.cluster.version, kind, self.configuration)
+        own = ("--configDir", str(self.configuration), *memory.dynamic, *arguments)
+        return self.flink(main, *own, flags=(*_JVM, *memory.jvm), jars=(find_job_server(self.cluster.version),))
 
 
 @dataclass(frozen=True)
@@ -130,9 +139,7 @@ class JobManager(FlinkProcess):
         return [("--flink_master", self.address)]
 
     def command(self, installation: Path) -> Command:
-        memory = java_memory(self.cluster.version, "JM", self.configuration)
-        flags = (*_JVM, *memory.jvm)
-        return self.flink(JOB_MANAGER, "--configDir", str(self.configuration), *memory.dynamic, flags=flags)
+        return self.manager(JOB_MANAGER, "JM")
 
     def answers(self) -> bool:
         return self.rest.is_ready()
@@ -150,10 +157,8 @@ class TaskManager(FlinkProcess):
         return self.directory.name
 
     def command(self, installation: Path) -> Command:
-        memory = java_memory(self.cluster.version, "TM", self.configuration)
         own = ("-D", f"taskmanager.rpc.port={self.port}", "-D", f"taskmanager.resource-id={self.identity}")
-        arguments = ("--configDir", str(self.configuration), *memory.dynamic, *own)
-        return self.flink(TASK_MANAGER, *arguments, flags=(*_JVM, *memory.jvm))
+        return self.manager(TASK_MANAGER, "TM", *own)
 
     def answers(self) -> bool:
         return self.identity in self.rest.taskmanagers()
@@ -268,7 +273,8 @@ def start_processes(cluster: FlinkCluster) -> Iterator[tuple[FlinkProcess, float
     Raises:
         UserError: one of them cannot be started; the others stay.
     """
-    install_flink(cluster.description.version)  # once, before many want it
+    install_flink(cluster.description.version)  # once, before many want it; the job server's jar likewise
+    find_job_server(cluster.description.version)
     every = list(cluster.processes().values())
     with ThreadPoolExecutor(len(every)) as pool:
         for process, started in zip(every, [pool.submit(_start, process) for process in every], strict=True):
@@ -322,7 +328,12 @@ def stop_cluster(directory: Path) -> list[str]:
     order = {"workers": 0, "taskmanager": 1, "jobmanager": 2, "zookeeper": 3}
     places = [path.parent for path in directory.glob("*/process.json")]
     places.sort(key=lambda place: (order.get(place.name.partition("-")[0], 0), place.name))
-    return [place.name for place in places if stop_recorded(place) is not None]
+    stopped = []
+    for place in places:
+        if stop_recorded(place) is not None:
+            stopped.append(place.name)
+        keep_class_archives(place)
+    return stopped
 
 
 def purge_cluster(directory: Path) -> None:

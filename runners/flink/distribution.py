@@ -73,7 +73,12 @@ def _fetch(release: str, directory: Path) -> None:
 
 
 def flink_java(
-    version: str, main: str, *arguments: str, logging: Path | None = None, flags: tuple[str, ...] = ()
+    version: str,
+    main: str,
+    *arguments: str,
+    logging: Path | None = None,
+    flags: tuple[str, ...] = (),
+    jars: tuple[Path, ...] = (),
 ) -> tuple[str, ...]:
     """The command line of one of Flink's own programs.
 
@@ -83,6 +88,7 @@ def flink_java(
         arguments: it gets.
         logging: the configuration of its log.
         flags: the JVM gets, such as its memory.
+        jars: on its class path behind Flink's own.
 
     Raises:
         UserError: Java is missing.
@@ -91,6 +97,6 @@ def flink_java(
     opened = [f"--add-opens={package}=ALL-UNNAMED" for package in _OPENED]
     exported = [f"--add-exports={package}=ALL-UNNAMED" for package in _EXPORTED]
     log = [f"-Dlog4j.configurationFile={logging.as_uri()}"] if logging else []
-    path = os.pathsep.join((str(home / "bin" / "bash-java-utils.jar"), str(home / "lib" / "*")))
+    path = os.pathsep.join((str(home / "bin" / "bash-java-utils.jar"), str(home / "lib" / "*"), *map(str, jars)))
     java = find_program("java", "Flink")
     return (java, *flags, *opened, *exported, *log, "-cp", path, main, *arguments)

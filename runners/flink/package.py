@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,12 @@ from transforms.errors import UserError
 
 #: The class of such a jar that Flink is to run.
 ENTRY_CLASS = "org.apache.beam.runners.flink.FlinkPipelineRunner"
+#: It and those that must come with it: they look for the pipeline where they were loaded from, and for each other.
+_ENTRY = (
+    "org/apache/beam/runners/flink/FlinkPipelineRunner",
+    "org/apache/beam/runners/flink/FlinkPortableRunnerResult",
+    "org/apache/beam/runners/jobsubmission/PortablePipelineJarUtils",
+)
 #: Where that class looks for the pipeline, as Beam's own packagers lay it out.
 _FOLDER, _NAME = "BEAM-PIPELINE", "fraud-detection"
 _MANIFEST = "META-INF/MANIFEST.MF"
@@ -33,15 +40,17 @@ _MANIFEST = "META-INF/MANIFEST.MF"
 _CONFIGURATION = f"{_FOLDER}/flink-configuration.json"
 
 
-def package(pipeline: beam.Pipeline, jar: Path) -> None:
+def package(pipeline: beam.Pipeline, jar: Path, class_path: Collection[str] = ()) -> None:
     """Write the jar of a pipeline that was built with the Flink preset.
 
     It is Beam's job server with the pipeline beside its classes, as Beam's `--output_executable_path` makes it, but
-    without starting that server: the pipeline is added to a copy of its jar.
+    without starting that server: the pipeline is added to a copy of its jar. A cluster that has that jar on its class
+    path is spared it: 160 MB to send, to keep and to load classes from, anew for each job.
 
     Args:
         pipeline: complete; it is not run.
         jar: the file to write; it is whole or as it was.
+        class_path: jars that the cluster has; none for a jar that runs anywhere.
 
     Raises:
         UserError: the job server cannot be had, or the jar cannot be written.
@@ -59,8 +68,11 @@ def package(pipeline: beam.Pipeline, jar: Path) -> None:
     aside = jar.with_name(f".{jar.name}.part")
     try:
         jar.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(server, aside)
+        if str(server) not in class_path:
+            shutil.copyfile(server, aside)
         with zipfile.ZipFile(aside, "a", zipfile.ZIP_DEFLATED) as content:
+            if str(server) in class_path:
+                _copy_entry(server, content)
             _replace_manifest(content)
             content.writestr(f"{_FOLDER}/pipeline-manifest.json", json.dumps({"defaultJobName": _NAME}))
             content.writestr(f"{place}/pipeline.json", json_format.MessageToJson(proto))
@@ -120,6 +132,13 @@ def _encoded(options: PipelineOptions) -> Any:
     values["job_name"] = options.view_as(GoogleCloudOptions).job_name or _NAME
     ours = ("flink_config", "runner", "flink_job_server_jar", "output_executable_path")
     return JobServiceHandle.encode_pipeline_options({k: v for k, v in values.items() if k not in ours})
+
+
+def _copy_entry(server: Path, content: zipfile.ZipFile) -> None:
+    with zipfile.ZipFile(server) as whole:
+        for name in whole.namelist():
+            if name.startswith(_ENTRY):
+                content.writestr(name, whole.read(name))
 
 
 def _replace_manifest(content: zipfile.ZipFile) -> None:

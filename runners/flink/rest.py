@@ -81,6 +81,11 @@ class FlinkRest:
         except FlinkError:
             return set()
 
+    def class_path(self) -> list[str]:
+        """Of the JobManager's JVM: jars that need not come with a job."""
+        found: list[str] = self.get("/jobmanager/environment")["classpath"]
+        return found
+
     def slots(self) -> tuple[int, int]:
         """How many slots there are, and how many of them are free."""
         overview = self.get("/overview")

@@ -63,7 +63,7 @@ def start(pipeline: beam.Pipeline) -> FlinkJob:
         own.worker_directory = os.getcwd()  # where what the user calls by a relative path is
     with tempfile.TemporaryDirectory(prefix="fraud-job-") as directory:
         jar = Path(directory, "fraud-detection.jar")
-        package(pipeline, jar)
+        package(pipeline, jar, rest.class_path())
         job = submit(rest, jar, savepoint=savepoint, allow_non_restored_state=drop)
     job.wait_until_running()
     return job

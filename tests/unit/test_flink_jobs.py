@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,15 +155,31 @@ def job_server(tmp_path: Path) -> Path:
     with zipfile.ZipFile(path, "w") as jar:
         jar.writestr("META-INF/MANIFEST.MF", "Manifest-Version: 1.0\r\nMain-Class: JobServer\r\n\r\n")
         jar.writestr("org/apache/beam/Some.class", b"\xca\xfe\xba\xbe")
+        jar.writestr("org/apache/beam/runners/flink/FlinkPipelineRunner.class", b"entry")
+        jar.writestr("org/apache/beam/runners/jobsubmission/PortablePipelineJarUtils$Inner.class", b"inner")
     return path
 
 
-def packaged(job_server: Path, jar: Path, *flags: str) -> None:
+def packaged(job_server: Path, jar: Path, *flags: str, class_path: Collection[str] = ()) -> None:
     own = f"--flink_job_server_jar={job_server}"
     options = pipeline_options("FlinkRunner", [own, *flags], bounded=False, shards=4)
     pipeline = beam.Pipeline(options=options)
     _ = pipeline | beam.Create([1]) | "Double" >> beam.Map(lambda x: 2 * x)
-    package(pipeline, jar)
+    package(pipeline, jar, class_path)
+
+
+def test_a_cluster_that_has_the_job_server_gets_the_pipeline_alone(job_server: Path, tmp_path: Path) -> None:
+    """With the classes that look for it where they were loaded from."""
+    jar = tmp_path / "job.jar"
+    packaged(job_server, jar, class_path=["/flink/lib/flink-dist.jar", str(job_server)])
+    with zipfile.ZipFile(jar) as content:
+        classes = [name for name in content.namelist() if name.endswith(".class")]
+        assert classes == [
+            "org/apache/beam/runners/flink/FlinkPipelineRunner.class",
+            "org/apache/beam/runners/jobsubmission/PortablePipelineJarUtils$Inner.class",
+        ]
+        assert f"Main-Class: {ENTRY_CLASS}" in content.read("META-INF/MANIFEST.MF").decode()
+        assert json.loads(content.read("BEAM-PIPELINE/pipeline-manifest.json"))["defaultJobName"]
 
 
 def test_a_job_jar_is_the_job_server_with_the_pipeline_in_it(job_server: Path, tmp_path: Path) -> None:
