@@ -29,12 +29,15 @@ class Source:
         files: those that will be read; of a bucket that is watched the pattern that more will match.
         commit: where the source keeps the offsets of a group: told what was read and what every sink holds, it moves
             them on; see `io_connectors.kafka.commit`.
+        leaves_off: whether it ends and its reader leaves off at times: what is read has to stand apart from the reader
+            before it is put in order; see `ReadKafka`.
     """
 
     read: beam.PTransform[PBegin, PCollection[RawBatch]]
     bounded: bool
     files: tuple[str, ...] = ()
     commit: beam.PTransform[Any, Any] | None = None
+    leaves_off: bool = False
 
 
 class _Kind(NamedTuple):
@@ -62,7 +65,7 @@ def _open_kafka(text: str, schema: Schema, batch_rows: int) -> Source:
     settings = read_settings(parse_url(text, SOURCES), batch_rows)
     check_source(settings)
     commit = CommitOffsets(settings) if settings.group else None
-    return Source(ReadKafka(settings), settings.bounded, commit=commit)
+    return Source(ReadKafka(settings, apart=False), settings.bounded, commit=commit, leaves_off=settings.bounded)
 
 
 def _open_kinesis(text: str, schema: Schema, batch_rows: int) -> Source:
@@ -71,7 +74,7 @@ def _open_kinesis(text: str, schema: Schema, batch_rows: int) -> Source:
     from io_connectors.kinesis.settings import read_settings
 
     settings = check_source(read_settings(parse_url(text, SOURCES), batch_rows))
-    return Source(ReadKinesis(settings), settings.bounded)
+    return Source(ReadKinesis(settings, apart=False), settings.bounded, leaves_off=settings.bounded)
 
 
 def _open_s3(text: str, schema: Schema, batch_rows: int) -> Source:

@@ -79,10 +79,13 @@ def build(root: Any, plan: Plan) -> FraudOutputs:
         "batch_rows": plan.settings.pipeline.batch_rows,
     }
     model, watched = SharedModel(plan.model_uri, plan.model.public_key, plan.model.follow), plan.watched
-    labels = root | "ReadLabels" >> ReadLabels(plan.labels.read, plan.schema, plan.label_delay) if plan.labels else None
+    labels = None
+    if plan.labels:
+        read, apart = plan.labels.read, plan.labels.leaves_off
+        labels = root | "ReadLabels" >> ReadLabels(read, plan.schema, plan.label_delay, apart)
 
     raw = root | "Read" >> plan.source.read | "CountRead" >> Count("read")
-    parsed = raw | "Parse" >> ParseTransactions(plan.schema)
+    parsed = raw | "Parse" >> ParseTransactions(plan.schema, apart=plan.source.leaves_off)
     unique = None
     if plan.settings.pipeline.deduplicate:
         unique = parsed.batches | "Deduplicate" >> Deduplicate(plan.deduplicate_window, **keyed)

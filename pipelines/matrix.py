@@ -56,9 +56,11 @@ def build_matrix(
     told = open_source(labels, fields, batch_rows, "--labels") if labels else None
     with tempfile.TemporaryDirectory() as directory:
         with beam.Pipeline(FnApiRunner()) as root:
-            known = root | "ReadLabels" >> ReadLabels(told.read, fields, label_delay_us) if told else None
+            known = None
+            if told:
+                known = root | "ReadLabels" >> ReadLabels(told.read, fields, label_delay_us, told.leaves_off)
             enriched = (
-                (root | "Read" >> opened.read | "Parse" >> ParseTransactions(fields)).batches
+                (root | "Read" >> opened.read | "Parse" >> ParseTransactions(fields, apart=opened.leaves_off)).batches
                 | "Deduplicate" >> Deduplicate(shards=shards, batch_rows=batch_rows)
             ).batches | "Enrich" >> EnrichTransactions(
                 feature_set, shards, labels=known.batches if known else None, batch_rows=batch_rows

@@ -67,6 +67,7 @@ class ReadLabels(beam.PTransform[PBegin, Labels]):
         read: root of a pipeline to `RawBatch`es.
         schema: their fields; `is_fraud` is the label, `label_time`, where there is one, its arrival.
         delay: the arrival of labels that do not say, in microseconds after their transaction.
+        apart: as of `ParseTransactions`.
 
     Example:
         >>> import apache_beam as beam
@@ -82,14 +83,17 @@ class ReadLabels(beam.PTransform[PBegin, Labels]):
         ...     _ = assert_that(waits, equal_to([7_000_000]))
     """
 
-    def __init__(self, read: beam.PTransform[PBegin, PCollection[RawBatch]], schema: Schema, delay: int) -> None:
+    def __init__(
+        self, read: beam.PTransform[PBegin, PCollection[RawBatch]], schema: Schema, delay: int, apart: bool = False
+    ) -> None:
         super().__init__()
         self.read = read
         self.schema = schema
         self.delay = delay
+        self.apart = apart
 
     def expand(self, root: PBegin) -> Labels:
-        parsed = root | "Read" >> self.read | "Parse" >> ParseTransactions(self.schema)
+        parsed = root | "Read" >> self.read | "Parse" >> ParseTransactions(self.schema, apart=self.apart)
         timed = beam.ParDo(_AsLabels(self.delay)).with_output_types(TransactionBatch, dead_letters=DeadLetter)
         labels = parsed.batches | "AsLabels" >> timed.with_outputs("dead_letters", main="batches")
         dead_letters = [parsed.dead_letters, labels.dead_letters] | beam.Flatten(pipeline=root.pipeline)

@@ -39,6 +39,7 @@ class ParseTransactions(beam.PTransform[beam.PCollection[RawBatch], Parsed]):
     Args:
         schema: the source's fields.
         max_record_bytes: longer JSON records become dead letters without being decoded.
+        apart: whether batches stand apart from their reader; see `ReadKafka`.
 
     Example:
         >>> import apache_beam as beam
@@ -61,10 +62,11 @@ class ParseTransactions(beam.PTransform[beam.PCollection[RawBatch], Parsed]):
         amount_negative - amount is -1; expected an amount of 0 or more
     """
 
-    def __init__(self, schema: Schema, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
+    def __init__(self, schema: Schema, max_record_bytes: int = MAX_RECORD_BYTES, apart: bool = False) -> None:
         super().__init__()
         self.schema = schema
         self.max_record_bytes = max_record_bytes
+        self.apart = apart
 
     def expand(self, raw: beam.PCollection[RawBatch]) -> Parsed:
         """Wire `parse`."""
@@ -74,7 +76,8 @@ class ParseTransactions(beam.PTransform[beam.PCollection[RawBatch], Parsed]):
         # Tagged outputs have no types of their own, and without them no coder but pickle.
         outputs.batches.element_type = TransactionBatch
         outputs.dead_letters.element_type = DeadLetter
-        return Parsed(outputs.batches, outputs.dead_letters)
+        batches = outputs.batches | "Apart" >> beam.Reshuffle() if self.apart else outputs.batches
+        return Parsed(batches, outputs.dead_letters)
 
 
 class _Parse(beam.DoFn):

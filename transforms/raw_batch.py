@@ -129,6 +129,10 @@ class RawBatchCoder(beam.coders.Coder):
             reach=wire.reach,
         )
 
+    def estimate_size(self, value: RawBatch) -> int:
+        """Bytes of the records: Beam asks for its metrics, and would encode the batch to find out."""
+        return sum(map(len, value.payloads or ())) + (0 if value.columns is None else int(value.columns.nbytes))
+
     def is_deterministic(self) -> bool:
         return True
 

@@ -47,14 +47,18 @@ class ConfluentProducer:
 
     def send(self, messages: Sequence[Message]) -> list[Failed]:
         self._failed.clear()
-        failed = []
-        for at, message in enumerate(messages):
-            try:
-                self._queue(message)
-            except KafkaException as error:
-                failed.append(Failed(at, error, error.args[0].code() in _FOR_GOOD))
-            if at % _SERVE_EVERY == 0:
-                self._producer.poll(0)
+        failed: list[Failed] = []
+        produce, topic = self._producer.produce, self._topic
+        for first in range(0, len(messages), _SERVE_EVERY):
+            self._producer.poll(0)
+            for at, message in enumerate(messages[first : first + _SERVE_EVERY], first):
+                try:
+                    if not message.attributes:  # as nearly all: a call and a list less, a quarter of the cost
+                        produce(topic, message.body, message.id)
+                        continue
+                except (BufferError, KafkaException):  # once more below, which tells what it means
+                    pass
+                failed += self._queue(at, message)
         while self._producer.flush(0.5):
             self._troubles.raise_refusal()
         self._troubles.raise_refusal()
@@ -64,17 +68,20 @@ class ConfluentProducer:
         self._producer.purge()
         self._producer.flush(1.0)
 
-    def _queue(self, message: Message) -> None:
+    def _queue(self, at: int, message: Message) -> list[Failed]:
+        """Hand a message over however long it takes; if it cannot be sent, that."""
         # That there are no headers must not be said: an empty list of them doubles the cost of a message.
         headers = [(name, text.encode()) for name, text in message.attributes]
         more: Any = {"headers": headers} if headers else {}
         while True:
             try:
                 self._producer.produce(self._topic, message.body, message.id, **more)
-                return
+                return []
             except BufferError:  # the library holds as much as it may: wait for the broker
                 self._producer.poll(0.1)
                 self._troubles.raise_refusal()
+            except KafkaException as error:
+                return [Failed(at, error, error.args[0].code() in _FOR_GOOD)]
 
     def _on_failure(self, error: KafkaError, message: Any) -> None:
         self._troubles(error)

@@ -44,11 +44,15 @@ class ReadKafka(beam.PTransform[PBegin, PCollection[RawBatch]]):
 
     Args:
         settings: what to read; an endless collection unless they name an end.
+        apart: whether the batches of what ends stand apart from their reader. Beam's in-memory runner fires the timers
+            of what is fused with a reader whenever it leaves off for a moment, and rows that are put in order would be
+            late. Without it the pipeline has to see to that: `ParseTransactions` can, and has fewer bytes to move.
     """
 
-    def __init__(self, settings: ReadSettings) -> None:
+    def __init__(self, settings: ReadSettings, apart: bool = True) -> None:
         super().__init__()
         self.settings = settings
+        self.apart = apart
 
     def expand(self, root: PBegin) -> PCollection[RawBatch]:
         topics = root | "Topic" >> beam.Create([self.settings.topic], reshuffle=False)
@@ -57,9 +61,7 @@ class ReadKafka(beam.PTransform[PBegin, PCollection[RawBatch]]):
         read = _ReadPart(self.settings) if self.settings.bounded else _ReadOn(self.settings)
         parts = begun | "FindPartitions" >> beam.ParDo(find).with_output_types(Part)
         batches: PCollection[RawBatch] = parts | "ReadPartitions" >> beam.ParDo(read).with_output_types(RawBatch)
-        # Beam's in-memory runner fires the timers of what is fused with a reader whenever it leaves off for a moment,
-        # and rows that are put in order would be late. Streaming runners pass a shuffle at once.
-        return batches | "Apart" >> beam.Reshuffle() if self.settings.bounded else batches
+        return batches | "Apart" >> beam.Reshuffle() if self.settings.bounded and self.apart else batches
 
 
 class _PartSpans(Spans):

@@ -57,20 +57,22 @@ class ReadKinesis(beam.PTransform[PBegin, PCollection[RawBatch]]):
 
     Args:
         settings: what to read; an endless collection unless they name an end.
+        apart: whether the batches of what ends stand apart from their reader. Beam's in-memory runner fires the timers
+            of what is fused with a reader whenever it leaves off for a moment, and rows that are put in order would be
+            late. Without it the pipeline has to see to that: `ParseTransactions` can, and has fewer bytes to move.
     """
 
-    def __init__(self, settings: ReadSettings) -> None:
+    def __init__(self, settings: ReadSettings, apart: bool = True) -> None:
         super().__init__()
         self.settings = settings
+        self.apart = apart
 
     def expand(self, root: PBegin) -> PCollection[RawBatch]:
         read = ReadSlice(self.settings) if self.settings.bounded else ReadSliceOn(self.settings)
         stream = root | "Stream" >> beam.Create([self.settings.stream.name], reshuffle=False)
         slices = stream | "CutSlices" >> beam.FlatMap(cut_slices, self.settings).with_output_types(Slice)
         batches: PCollection[RawBatch] = slices | "ReadSlices" >> beam.ParDo(read).with_output_types(RawBatch)
-        # Beam's in-memory runner fires the timers of what is fused with a reader whenever it leaves off for a moment,
-        # and rows that are put in order would be late. Streaming runners pass a shuffle at once.
-        return batches | "Apart" >> beam.Reshuffle() if self.settings.bounded else batches
+        return batches | "Apart" >> beam.Reshuffle() if self.settings.bounded and self.apart else batches
 
 
 def cut_slices(stream: str, settings: ReadSettings) -> list[Slice]:

@@ -125,7 +125,7 @@ def _featured(
             batches = (batches | Deduplicate(plan.deduplicate_window, **keyed)).batches
         labels = None
         if plan.labels:
-            told = root | ReadLabels(plan.labels.read, plan.schema, plan.label_delay)
+            told = root | ReadLabels(plan.labels.read, plan.schema, plan.label_delay, plan.labels.leaves_off)
             labels = told.batches | "KeepLabels" >> KeepRows(partial(_of_entities, entities=entities))
         enriched = batches | EnrichTransactions(plan.manifest.feature_set, labels=labels, **keyed)
         return enriched.batches | "KeepRow" >> KeepRows(wanted)

@@ -54,10 +54,16 @@ def replay(root: Any, plan: Plan, period: Period, known_by: int) -> Replayed:
         "batch_rows": plan.settings.pipeline.batch_rows,
     }
     model = SharedModel(plan.model_uri, plan.model.public_key)
-    labels = root | "ReadLabels" >> ReadLabels(plan.labels.read, plan.schema, plan.label_delay) if plan.labels else None
+    labels = None
+    if plan.labels:
+        read, apart = plan.labels.read, plan.labels.leaves_off
+        labels = root | "ReadLabels" >> ReadLabels(read, plan.schema, plan.label_delay, apart)
 
     parsed = (
-        root | "Read" >> plan.source.read | "CountRead" >> Count("read") | "Parse" >> ParseTransactions(plan.schema)
+        root
+        | "Read" >> plan.source.read
+        | "CountRead" >> Count("read")
+        | "Parse" >> ParseTransactions(plan.schema, apart=plan.source.leaves_off)
     )
     batches = parsed.batches | "KeepWhatMatters" >> KeepRows(partial(_between_counted, period.first, period.end))
     dead_letters = [parsed.dead_letters]
