@@ -30,6 +30,7 @@ from runners.local.ports import HOST, free_port
 from runners.local.processes import Command
 from runners.local.records import stop_recorded
 from runners.local.server import Server
+from runners.local.tools import find_program
 from transforms.errors import UserError
 
 _FILE = "cluster.json"
@@ -273,6 +274,7 @@ def start_processes(cluster: FlinkCluster) -> Iterator[tuple[FlinkProcess, float
     Raises:
         UserError: one of them cannot be started; the others stay.
     """
+    find_program("java", "Flink")
     install_flink(cluster.description.version)  # once, before many want it; the job server's jar likewise
     find_job_server(cluster.description.version)
     every = list(cluster.processes().values())

@@ -78,13 +78,13 @@ def find_job_server(flink_version: str) -> Path:
     """
 
     def get(directory: Path) -> None:
+        find_program("mvn", "Beam's job server")
         try:
             _fetch(flink_version, directory)
         except UserError:
             say(f"Maven does not have it; putting it together from Beam {ASSEMBLED_RUNNER[1]}, 160 MB: up to a minute")
             _assemble(directory)
 
-    find_program("mvn", "Beam's job server")
     explain = f"fetching Beam's job server for Flink {flink_version}"
     ours = hashlib.sha256(_REPLACEMENT.read_bytes()).hexdigest()[:12]
     version = f"{flink_version}-{beam_version.__version__}-{ours}"
