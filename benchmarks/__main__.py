@@ -21,6 +21,7 @@ import benchmarks.fraud1.__main__ as fraud1
 from benchmarks import (
     dynamodb_sink,
     feature_state,
+    first_decision,
     flink_state,
     flink_stream,
     handbook,
@@ -39,6 +40,7 @@ HERE = Path(__file__).parent
 #: What is measured against a server: the section's title, the module, and its function that starts the server.
 WITH_SERVERS: Mapping[str, tuple[ModuleType, str]] = {
     "## FRAUD-1: `python -m benchmarks.fraud1`": (fraud1, "measure_with_peers"),
+    "## First decision: `python -m benchmarks.first_decision`": (first_decision, "measure_locally"),
     "## Flink: `python -m benchmarks.flink_stream`": (flink_stream, "measure_locally"),
     "## Scaling on Flink: `python -m benchmarks.scaling --flink`": (scaling_flink, "measure_locally"),
     "## State on Flink: `python -m benchmarks.flink_state`": (flink_state, "measure_locally"),

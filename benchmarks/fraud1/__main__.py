@@ -127,12 +127,13 @@ def _throughput_table(measured: Measured) -> str:
                 _spread([run.rows / run.seconds for run in runs]),
                 _spread([run.middle_rate for run in runs]),
                 _spread(rates),
+                _spread([run.middle_cpu_rate for run in runs]),
                 _spread([run.rows / run.cpu_in_all for run in runs]),
                 f"{median(rates) / limit:.0%}" if limit else "-",
                 f"{max(run.peak_bytes for run in runs) / 1e6:,.0f}",
             ]
         )
-    head = ["", "a second", "in the middle", "a CPU second", "start included", "of the limit", "MB"]
+    head = ["", "a second", "in the middle", "a CPU second", "in its middle", "start included", "of the limit", "MB"]
     return table(head, rows)
 
 
@@ -160,6 +161,8 @@ def throughput_plot(measured: Measured) -> bytes:
 
 def _spread(values: Sequence[float]) -> str:
     """Smallest, median and largest."""
+    if np.isnan(values).any():
+        return "-"
     return " / ".join(f"{each:,.0f}" for each in (min(values), median(values), max(values)))
 
 

@@ -18,6 +18,7 @@ from transforms.features import Declaration, FeatureSet
 
 CUSTOMERS, TERMINALS, DAYS = 5_000, 10_000, 60
 SCHEMA = str(Path(__file__).with_name("schema.toml"))
+DEFAULT_SCHEMA = str(Path(__file__).with_name("default_schema.toml"))
 _FIRST = np.datetime64("2026-01-01", "ms")
 _WINDOWS = ("1d", "7d", "30d")
 _FEATURES = FeatureSet(

@@ -41,7 +41,7 @@ def contest(kafka: Kafka, tmp_path: Path) -> Contest:
 
 def test_this_project_is_right_to_the_last_record(contest: Contest) -> None:
     """Every transaction has the score of pandas; the table says what it took, and the share of the limit."""
-    contender, _ = own_contenders()
+    contender, *_ = own_contenders()
     run = contest.throughput(contender)
     assert run.rows == ROWS
     assert 0 < run.cpu_seconds < run.cpu_in_all
@@ -50,10 +50,31 @@ def test_this_project_is_right_to_the_last_record(contest: Contest) -> None:
     assert text.count("| 100% |") == 2
 
 
+def test_the_default_job_decides_on_all_of_it(contest: Contest) -> None:
+    """Its scores are its own model's: every transaction has one."""
+    contender = next(each for each in own_contenders() if not each.scores)
+    assert contest.throughput(contender).rows == ROWS
+
+
 def test_a_wrong_score_counts_for_nothing(contest: Contest) -> None:
     """A contender that is fast and wrong is refused."""
     with pytest.raises(UserError, match=r"guess: [45],\d{3} of 5,000 records are missing or wrong"):
         contest.throughput(Contender("guess", [sys.executable, "-c", GUESS], ()))
+
+
+def test_a_missing_record_counts_for_nothing(contest: Contest) -> None:
+    """Also where the scores are not looked at."""
+    twice = GUESS.replace('"transaction_id": name', '"transaction_id": name if seen else "another"')
+    with pytest.raises(UserError, match="guess: 1 of 5,000 records are missing or wrong"):
+        contest.throughput(Contender("guess", [sys.executable, "-c", twice], (), scores=False))
+
+
+def test_a_middle_has_what_streams(contest: Contest) -> None:
+    """What gives everything out at its end has none."""
+    run = contest.throughput(Contender("guess", [sys.executable, "-c", GUESS], (), scores=False))
+    assert run.middle_cpu_rate > 0
+    at_once = contest.throughput(Contender("guess", [sys.executable, "-c", GUESS], (), scores=False, at_once=True))
+    assert results_text(Measured({"guess": [at_once]})).count("| - |") >= 2
 
 
 def test_a_contender_that_fails_is_told_of_in_its_own_words(contest: Contest) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as everything
-from benchmarks import feature_state, main_job, report, scaling, scaling_flink, timed, traffic
+from benchmarks import feature_state, first_decision, main_job, report, scaling, scaling_flink, timed, traffic
 from benchmarks.feature_state import Course, FeatureState, Point, follow
 from benchmarks.hot_path import STEPS, HotPath, linear_model, records, tree_model
 from benchmarks.main_job import JobRun
@@ -243,3 +243,13 @@ def test_the_page_says_all_and_betrays_nothing(
     assert all(f"| {name} | " in page for name in ("cores", "memory", "Python", *report.PACKAGES))
     for place in (tmp_path, Path.cwd(), Path.home(), Path(sys.prefix)):
         assert f"{place}/" not in page
+
+
+def test_the_first_job_of_a_cluster_is_told_from_later_ones() -> None:
+    """It is the one that loads classes."""
+    text = first_decision.results_text(first_decision.Measured([4.94, 5.06], [12.0, 8.0, 7.5]))
+    assert text.splitlines()[2:] == [
+        "| DirectRunner | 4.9 / 5.1 |",
+        "| Flink, the first job of a cluster | 12.0 |",
+        "| Flink, later jobs | 8.0 / 7.5 |",
+    ]
