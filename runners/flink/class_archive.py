@@ -7,6 +7,7 @@ beside its log, and kept in the cache of servers by whoever stopped it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -40,11 +41,22 @@ def with_class_archive(argv: Sequence[str], name: str, directory: Path) -> tuple
 
 
 def keep_class_archives(directory: Path) -> None:
-    """Keep what an ended process has written for those that come after it; the first of a kind is kept."""
+    """Keep what an ended process has written for those that come after it; the first of a kind is kept.
+
+    Where the cache cannot be written the next ones start without, as this one did.
+    """
     for written in directory.glob(f"*{_SUFFIX}"):
         kept = cache_directory() / written.name
-        if not kept.exists():
+        if _is_whole(written) and not kept.exists():
             aside = kept.with_name(f".{kept.name}.{uuid.uuid4().hex}")
-            shutil.move(written, aside)  # the cache may be on another disk
-            aside.replace(kept)
+            with contextlib.suppress(OSError):
+                shutil.move(written, aside)  # the cache may be on another disk
+                aside.replace(kept)
+            aside.unlink(missing_ok=True)
         written.unlink(missing_ok=True)
+
+
+def _is_whole(archive: Path) -> bool:
+    """Whether the JVM came to its end with it: it writes the head last."""
+    with archive.open("rb") as file:
+        return any(file.read(4))

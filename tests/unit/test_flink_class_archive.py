@@ -59,6 +59,22 @@ def test_the_first_of_a_kind_is_kept(java: str, cache: Path, tmp_path: Path) -> 
     assert not list(tmp_path.glob("*.jsa"))
 
 
+def test_what_a_killed_jvm_has_begun_is_not_kept(cache: Path, tmp_path: Path) -> None:
+    """It has no head yet; the next JVM writes its own."""
+    (tmp_path / "x.classes.jsa").write_bytes(bytes(1000))
+    keep_class_archives(tmp_path)
+    assert not list(cache.iterdir())
+    assert not list(tmp_path.glob("*.jsa"))
+
+
+def test_without_a_cache_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopping a cluster is no error for that."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "absent"))
+    (tmp_path / "x.classes.jsa").write_bytes(b"whole")
+    keep_class_archives(tmp_path)
+    assert not list(tmp_path.glob("*.jsa"))
+
+
 def test_an_archive_is_of_one_java_and_one_class_path(java: str, tmp_path: Path) -> None:
     """Classes of others do not fit."""
     other = tmp_path / "other-java"
