@@ -22,7 +22,7 @@ import msgspec
 from runners.flink.class_archive import keep_class_archives, with_class_archive
 from runners.flink.configuration import cluster_settings, java_memory, write_configuration
 from runners.flink.distribution import JOB_MANAGER, TASK_MANAGER, ZOOKEEPER, flink_java, install_flink
-from runners.flink.job_server import find_job_server
+from runners.flink.job_server import find_class_path_jar
 from runners.flink.rest import FlinkRest
 from runners.flink.versions import DEFAULT_FLINK
 from runners.flink.worker_pool import answers as pool_answers
@@ -107,7 +107,7 @@ class FlinkProcess(Server):
         """How a program that loads the classes of jobs is started: it has Beam's from the beginning."""
         memory = java_memory(self.cluster.version, kind, self.configuration)
         own = ("--configDir", str(self.configuration), *memory.dynamic, *arguments)
-        return self.flink(main, *own, flags=(*_JVM, *memory.jvm), jars=(find_job_server(self.cluster.version),))
+        return self.flink(main, *own, flags=(*_JVM, *memory.jvm), jars=(find_class_path_jar(self.cluster.version),))
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ def start_processes(cluster: FlinkCluster) -> Iterator[tuple[FlinkProcess, float
     """
     find_program("java", "Flink")
     install_flink(cluster.description.version)  # once, before many want it; the job server's jar likewise
-    find_job_server(cluster.description.version)
+    find_class_path_jar(cluster.description.version)
     every = list(cluster.processes().values())
     with ThreadPoolExecutor(len(every)) as pool:
         for process, started in zip(every, [pool.submit(_start, process) for process in every], strict=True):

@@ -25,6 +25,9 @@ _SETTINGS = {
     "taskmanager.bind-host": HOST,
     "taskmanager.host": HOST,
     "taskmanager.memory.process.size": "2560m",
+    # Beam's classes are on the class path, and are the same for every job, whatever its jar holds: netty's and gRPC's
+    # cannot be in one JVM twice.
+    "classloader.resolve-order": "parent-first",
     # Every job brings classes of its own, some of which stay when it has ended.
     "taskmanager.memory.jvm-metaspace.size": "512m",
     "jobmanager.memory.jvm-metaspace.size": "512m",

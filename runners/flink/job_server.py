@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -15,13 +16,20 @@ from runners.flink.versions import (
     MAVEN_SHADE_PLUGIN,
     SLF4J_SIMPLE,
 )
-from runners.local.cache import installed
+from runners.local.cache import cache_directory, installed
 from runners.local.tools import find_program, run_program, say
 from runners.local.versions import MAVEN_DEPENDENCY_PLUGIN
 from transforms.errors import UserError
 
 MAIN = "org.apache.beam.runners.flink.FlinkJobServerDriver"
-_JAR = "job-server.jar"
+_JAR, _NAME, _CLASS_PATH = "job-server.jar", "flink-job-server", "flink-class-path"
+#: The class that runs a pipeline, and those that must come with it: they look for the pipeline where they were loaded
+#: from, and for each other.
+ENTRY = (
+    "org/apache/beam/runners/flink/FlinkPipelineRunner",
+    "org/apache/beam/runners/flink/FlinkPortableRunnerResult",
+    "org/apache/beam/runners/jobsubmission/PortablePipelineJarUtils",
+)
 #: Of ours, in place of Beam's of the same name; why stands in it. Beam has it right since its change 39191.
 _REPLACEMENT = Path(__file__).with_name("BundleCheckpointHandlers.java")
 _REPLACED = "org/apache/beam/runners/fnexecution/control/BundleCheckpointHandlers"
@@ -88,7 +96,48 @@ def find_job_server(flink_version: str) -> Path:
     explain = f"fetching Beam's job server for Flink {flink_version}"
     ours = hashlib.sha256(_REPLACEMENT.read_bytes()).hexdigest()[:12]
     version = f"{flink_version}-{beam_version.__version__}-{ours}"
-    return installed("flink-job-server", version, get, explain) / _JAR
+    return installed(_NAME, version, get, explain) / _JAR
+
+
+def find_class_path_jar(flink_version: str) -> Path:
+    """The job server's jar as it stands on the class path of a cluster, made when it is not there yet.
+
+    It lacks the classes that must come with a job (`ENTRY`), so that they come from there wherever others are looked for
+    first. Its name stands for the job server it was made of.
+
+    Args:
+        flink_version: as of `find_job_server`.
+
+    Raises:
+        UserError: as `find_job_server`.
+    """
+    server = find_job_server(flink_version)
+
+    def make(directory: Path) -> None:
+        shutil.copyfile(server, directory / _JAR)
+        with zipfile.ZipFile(directory / _JAR, "a") as content:
+            for entry in [each for each in content.filelist if each.filename.startswith(ENTRY)]:
+                drop(content, entry.filename)
+            content.writestr("META-INF/fraud-detection", server.parent.name)  # the list of contents is written anew
+
+    explain = "copying Beam's job server for a cluster's class path, 160 MB"
+    return installed(_CLASS_PATH, _version_of(server), make, explain) / _JAR
+
+
+def class_path_jar(server: Path) -> Path:
+    """Where the jar is, or would be, that `find_class_path_jar` makes of a job server's."""
+    return cache_directory() / f"{_CLASS_PATH}-{_version_of(server)}" / _JAR
+
+
+def _version_of(server: Path) -> str:
+    return server.parent.name.removeprefix(f"{_NAME}-")
+
+
+def drop(content: zipfile.ZipFile, name: str) -> None:
+    """Leave an entry out of the list of a jar that is open for appending; its bytes stay, and nobody finds them."""
+    found = content.NameToInfo.pop(name, None)
+    if found is not None:
+        content.filelist.remove(found)
 
 
 def _fetch(flink_version: str, directory: Path) -> None:

@@ -20,19 +20,13 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.portability.portable_runner import JobServiceHandle, PortableRunner
 from google.protobuf import json_format
 
-from runners.flink.job_server import find_job_server
+from runners.flink.job_server import ENTRY, class_path_jar, drop, find_job_server
 from runners.flink.preset import flink_configuration
 from runners.flink.state_names import name_state
 from transforms.errors import UserError
 
 #: The class of such a jar that Flink is to run.
 ENTRY_CLASS = "org.apache.beam.runners.flink.FlinkPipelineRunner"
-#: It and those that must come with it: they look for the pipeline where they were loaded from, and for each other.
-_ENTRY = (
-    "org/apache/beam/runners/flink/FlinkPipelineRunner",
-    "org/apache/beam/runners/flink/FlinkPortableRunnerResult",
-    "org/apache/beam/runners/jobsubmission/PortablePipelineJarUtils",
-)
 #: Where that class looks for the pipeline, as Beam's own packagers lay it out.
 _FOLDER, _NAME = "BEAM-PIPELINE", "fraud-detection"
 _MANIFEST = "META-INF/MANIFEST.MF"
@@ -64,14 +58,15 @@ def package(pipeline: beam.Pipeline, jar: Path, class_path: Collection[str] = ()
         del environment.dependencies[:]  # workers have all there is installed, and fetch nothing
     if options.view_as(StandardOptions).streaming:
         name_state(proto)
+    alone = str(class_path_jar(server)) in class_path
     place = f"{_FOLDER}/{_NAME}"
     aside = jar.with_name(f".{jar.name}.part")
     try:
         jar.parent.mkdir(parents=True, exist_ok=True)
-        if str(server) not in class_path:
+        if not alone:
             shutil.copyfile(server, aside)
         with zipfile.ZipFile(aside, "a", zipfile.ZIP_DEFLATED) as content:
-            if str(server) in class_path:
+            if alone:
                 _copy_entry(server, content)
             _replace_manifest(content)
             content.writestr(f"{_FOLDER}/pipeline-manifest.json", json.dumps({"defaultJobName": _NAME}))
@@ -137,13 +132,11 @@ def _encoded(options: PipelineOptions) -> Any:
 def _copy_entry(server: Path, content: zipfile.ZipFile) -> None:
     with zipfile.ZipFile(server) as whole:
         for name in whole.namelist():
-            if name.startswith(_ENTRY):
+            if name.startswith(ENTRY):
                 content.writestr(name, whole.read(name))
 
 
 def _replace_manifest(content: zipfile.ZipFile) -> None:
     """Name the pipeline's entry class instead of the job server's; the old manifest is no longer listed."""
-    old = content.NameToInfo.pop(_MANIFEST, None)
-    if old is not None:
-        content.filelist.remove(old)
+    drop(content, _MANIFEST)
     content.writestr(_MANIFEST, f"Manifest-Version: 1.0\r\nMain-Class: {ENTRY_CLASS}\r\n\r\n")

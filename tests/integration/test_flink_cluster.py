@@ -16,7 +16,7 @@ from io_connectors.kafka.connect import LOOKERS
 from pipelines.fraud import main
 from runners.flink.cluster import FlinkCluster
 from runners.flink.command import main as flink_command
-from runners.flink.job_server import find_job_server
+from runners.flink.job_server import find_class_path_jar
 from runners.flink.rest import FlinkError
 from runners.flink.submit import submit
 from runners.local import Kafka
@@ -50,7 +50,7 @@ def test_what_ends_gives_the_same_on_flink_and_here(flink: FlinkCluster, tmp_pat
 
 def test_the_cluster_has_the_classes_of_jobs(flink: FlinkCluster) -> None:
     """They need not come with each: its JVMs load Beam's from the jar that a job would bring."""
-    assert str(find_job_server(flink.description.version)) in flink.rest.class_path()
+    assert str(find_class_path_jar(flink.description.version)) in flink.rest.class_path()
 
 
 def test_more_slots_than_there_are_is_refused_before_anything_is_touched(

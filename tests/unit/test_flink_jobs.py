@@ -13,6 +13,7 @@ import apache_beam as beam
 import pytest
 
 from pipelines.on_flink import tally_so_far
+from runners.flink.job_server import class_path_jar
 from runners.flink.package import ENTRY_CLASS, package, packaged_configuration
 from runners.flink.rest import FlinkError, FlinkRest, root_cause, wait_for
 from runners.flink.run import is_local
@@ -171,7 +172,7 @@ def packaged(job_server: Path, jar: Path, *flags: str, class_path: Collection[st
 def test_a_cluster_that_has_the_job_server_gets_the_pipeline_alone(job_server: Path, tmp_path: Path) -> None:
     """With the classes that look for it where they were loaded from."""
     jar = tmp_path / "job.jar"
-    packaged(job_server, jar, class_path=["/flink/lib/flink-dist.jar", str(job_server)])
+    packaged(job_server, jar, class_path=["/flink/lib/flink-dist.jar", str(class_path_jar(job_server))])
     with zipfile.ZipFile(jar) as content:
         classes = [name for name in content.namelist() if name.endswith(".class")]
         assert classes == [
