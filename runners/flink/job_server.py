@@ -102,8 +102,8 @@ def find_job_server(flink_version: str) -> Path:
 def find_class_path_jar(flink_version: str) -> Path:
     """The job server's jar as it stands on the class path of a cluster, made when it is not there yet.
 
-    It lacks the classes that must come with a job (`ENTRY`), so that they come from there wherever others are looked for
-    first. Its name stands for the job server it was made of.
+    It lacks the classes that must come with a job (`ENTRY`), so that they come from there, wherever others are looked
+    for first. Its name stands for the job server it was made of.
 
     Args:
         flink_version: as of `find_job_server`.
