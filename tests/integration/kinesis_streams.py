@@ -91,7 +91,7 @@ def read_in_order(source: Source) -> list[TransactionBatch]:
     run = uuid4().hex
     _BATCHES[run] = []
     with beam.Pipeline(FnApiRunner()) as pipeline:
-        parsed = pipeline | source.read | ParseTransactions(load_schema("transaction-events"))
+        parsed = pipeline | source.read | ParseTransactions(load_schema("transaction-events"), apart=source.leaves_off)
         _ = (parsed.batches | Deduplicate(shards=2)).batches | beam.Map(_collect, run)
     return _BATCHES.pop(run)
 
