@@ -105,7 +105,6 @@ def own_contenders() -> list[Contender]:
         Contender("this project, DirectRunner", here, (), at_once=True),
         Contender("this project, Flink", flink, [*flink, *ONE_SUBTASK]),
         Contender("this project, DirectRunner, default job", [*here, "--default"], (), scores=False, at_once=True),
-        Contender("this project, Flink, default job", [*flink, "--default"], (), scores=False),
     ]
 
 
