@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.report import table
+from benchmarks.report import print_results, table
 from benchmarks.traffic import decisions
 from io_connectors.dynamodb.calls import Call, insert, put_each, replace
 from io_connectors.dynamodb.table import Table, make_ready
@@ -26,7 +26,6 @@ from io_connectors.dynamodb.writer import ItemWriter
 from io_connectors.retry import Backoff
 from runners.local import DynamoDb, free_port
 from transforms.batch import TransactionBatch
-from transforms.errors import UserError
 
 ROWS = 5_000
 IN_FLIGHT = (1, 8)
@@ -113,12 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=ROWS, metavar="N", help=f"items of a run (default {ROWS:,})")
     options = parser.parse_args(argv)
     logging.getLogger("io_connectors").setLevel(logging.ERROR)  # that this server keeps no backups is no news
-    try:
-        print(results_text(measure_locally(options.rows)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return print_results(lambda: results_text(measure_locally(options.rows)))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from functools import cached_property
 from statistics import fmean, median
 from typing import Any
 
-from benchmarks.report import plot, spread, table
+from benchmarks.report import plot, print_results, spread, table
 from benchmarks.subjects import (
     BATCH_ROWS,
     HOT_TERMINAL,
@@ -266,12 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.feature_state", description=__doc__, allow_abbrev=False)
     parser.add_argument("--rows", type=int, default=ROWS, metavar="N", help=f"transactions (default {ROWS:,})")
     options = parser.parse_args(argv)
-    try:
-        print(results_text(measure(options.rows)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return print_results(lambda: results_text(measure(options.rows)))
 
 
 if __name__ == "__main__":

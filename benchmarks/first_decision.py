@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks.flink_stream import cancel_jobs
 from benchmarks.fraud1.workload import DEFAULT_SCHEMA, make_transactions, messages
-from benchmarks.report import table
+from benchmarks.report import print_results, table
 from runners.flink.cluster import start_cluster, stop_cluster
 from runners.local import Kafka
 from runners.local.ports import free_port
@@ -116,12 +116,7 @@ def results_text(measured: Measured) -> str:
 
 def main() -> int:
     """Measure and print; 2 when something that is needed cannot be had."""
-    try:
-        print(results_text(measure_locally()))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return print_results(lambda: results_text(measure_locally()))
 
 
 if __name__ == "__main__":

@@ -20,11 +20,10 @@ import msgspec
 from confluent_kafka import Producer
 
 from benchmarks.flink_stream import PARTITIONS, cancel_jobs, count_records, start_job, wait_for
-from benchmarks.report import table
+from benchmarks.report import print_results, table
 from io_connectors.simulation import Simulation, simulate_days
 from runners.flink.cluster import FlinkCluster, start_cluster, stop_cluster
 from runners.local import Kafka, free_port
-from transforms.errors import UserError
 
 ROWS, DAYS, STEP = 240_000, 120, 15
 A_DAY = 2  # transactions of a customer, about
@@ -132,12 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flink_state", description=__doc__, allow_abbrev=False)
     parser.add_argument("--rows", type=int, default=ROWS, metavar="N", help=f"about as many (default {ROWS:,})")
     given = parser.parse_args(argv)
-    try:
-        print(results_text(measure_locally(given.rows)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return print_results(lambda: results_text(measure_locally(given.rows)))
 
 
 if __name__ == "__main__":

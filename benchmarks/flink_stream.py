@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from benchmarks.report import table
+from benchmarks.report import print_results, table
 from io_connectors.simulation import Simulation, simulate_days
 from pipelines.fraud import main as run_fraud
 from runners.flink.cluster import FlinkCluster, start_cluster, stop_cluster
@@ -326,12 +326,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flink_stream", description=__doc__, allow_abbrev=False)
     parser.add_argument("--rows", type=int, default=ROWS, metavar="N", help=f"of the backlog (default {ROWS:,})")
     options = parser.parse_args(argv)
-    try:
-        print(results_text(measure_locally(options.rows)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return print_results(lambda: results_text(measure_locally(options.rows)))
 
 
 if __name__ == "__main__":

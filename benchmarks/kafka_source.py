@@ -21,7 +21,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from benchmarks.report import table
+from benchmarks.report import print_results, table
 from benchmarks.traffic import decisions
 from io_connectors.delivery import Message
 from io_connectors.kafka.clients import Fetched
@@ -36,7 +36,6 @@ from io_connectors.simulation import Simulation, simulate_days
 from io_connectors.simulator import as_transaction_events
 from runners.local import Kafka, free_port
 from transforms.batch import TransactionBatch
-from transforms.errors import UserError
 from transforms.parse import ParseTransactions, parse
 from transforms.schema import load_schema
 
@@ -187,12 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=ROWS, metavar="N", help=f"default {ROWS:,}")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.ERROR)
-    try:
-        print(results_text(measure_locally(options.rows)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return print_results(lambda: results_text(measure_locally(options.rows)))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import numpy as np
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.sdf_utils import RestrictionTrackerView, ThreadsafeRestrictionTracker
 
-from benchmarks.report import table
+from benchmarks.report import print_results, table
 from io_connectors.delivery import Message
 from io_connectors.kinesis.api import EARLIEST
 from io_connectors.kinesis.connect import READERS, api_of
@@ -42,7 +42,6 @@ from io_connectors.simulation import Simulation, simulate_days
 from io_connectors.simulator import as_transaction_events
 from io_connectors.watermarks import AdvancingWatermark
 from runners.local import Kinesis, free_port
-from transforms.errors import UserError
 from transforms.parse import ParseTransactions, parse
 from transforms.schema import load_schema
 
@@ -239,12 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=ROWS, metavar="N", help=f"records of a run (default {ROWS:,})")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.ERROR)
-    try:
-        print(results_text(measure_locally(options.rows)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return print_results(lambda: results_text(measure_locally(options.rows)))
 
 
 if __name__ == "__main__":

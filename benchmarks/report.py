@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from transforms.errors import UserError
+
 PACKAGES = ("apache-beam", "numpy", "pyarrow", "onnxruntime", "numba")
 _SIZE = (7.0, 4.0)  # inches
 
@@ -28,6 +30,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     rule = [":--", *["--:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])
+
+
+def print_results(results_text: Callable[[], str]) -> int:
+    """Measure and print; the exit code: 2, with the reason on standard error, when something needed is missing."""
+    try:
+        print(results_text())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def spread(values: Sequence[float], form: str = ",.2f") -> str:

@@ -20,13 +20,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.report import spread, table
+from benchmarks.report import print_results, spread, table
 from benchmarks.traffic import decisions
 from io_connectors.postgresql.sink import postgresql_sink
 from io_connectors.sinks import DECISION_SINKS
 from io_connectors.urls import parse_url
 from runners.local import Postgres, free_port
-from transforms.errors import UserError
 
 SIZES = (100, 1_000, 10_000, 50_000)
 ROWS = 400_000
@@ -154,12 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sql_sinks", description=__doc__, allow_abbrev=False)
     parser.add_argument("--rows", type=int, default=ROWS, metavar="N", help=f"of the largest runs (default {ROWS:,})")
     options = parser.parse_args(argv)
-    try:
-        print(results_text(measure_here(options.rows)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return print_results(lambda: results_text(measure_here(options.rows)))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fraud1.measure import RATE, Contender, Contest, Latency, Throughput, own_contenders, peers_of
-from benchmarks.report import plot, table, write_whole
+from benchmarks.report import plot, spread, table, write_whole
 from runners.local import Kafka, free_port
 from transforms.errors import UserError
 
@@ -160,10 +160,8 @@ def throughput_plot(measured: Measured) -> bytes:
 
 
 def _spread(values: Sequence[float]) -> str:
-    """Smallest, median and largest."""
-    if np.isnan(values).any():
-        return "-"
-    return " / ".join(f"{each:,.0f}" for each in (min(values), median(values), max(values)))
+    """Smallest, median and largest, of what has any."""
+    return "-" if np.isnan(values).any() else spread(values, ",.0f")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
