@@ -139,8 +139,9 @@ class MeasureWindows(beam.PTransform[PCollection[TransactionBatch], PCollection[
     """Count batches in columns, add up the counts of each window, and tell what they say.
 
     A runner may keep everything that was counted until a window closes, which for a day is much. On a stream counts are
-    therefore added up by the minute, and minutes to windows: what waits is a few thousand numbers for each minute of
-    each open window.
+    therefore added up once a minute of the clock, and those sums when a window closes: what waits is a few thousand
+    numbers for each minute that a window took to fill. By the clock, not by event time: past days that are caught up
+    with take no longer than their rows do, however many minutes they have.
 
     Args:
         measure: what is counted and told.
@@ -170,7 +171,7 @@ class MeasureWindows(beam.PTransform[PCollection[TransactionBatch], PCollection[
             told = added | "Tell" >> IntoWindows(_TellKeyed(self.measure, self.windows), self.kind, last)
             return told
         steps = _steps(self.windows)
-        each = windowing(steps, self.allowed_lateness_us, accumulating=False)
+        each = windowing(steps, self.allowed_lateness_us, _MINUTE, accumulating=False)
         added = (
             pcoll
             | "CountSteps" >> IntoWindows(_CountSteps(self.measure, steps), _Keyed, each)
@@ -185,9 +186,8 @@ class MeasureWindows(beam.PTransform[PCollection[TransactionBatch], PCollection[
 
 
 def _steps(windows: Windows) -> Windows:
-    """Windows of a minute, if those asked for are made of whole minutes; else as long as their period."""
-    whole = windows.every % _MINUTE == 0 and windows.size % windows.every == 0
-    step = _MINUTE if whole else int(np.gcd(windows.every, windows.size))
+    """The longest windows without overlap that those asked for are made of: a row is counted in one of them only."""
+    step = int(np.gcd(windows.every, windows.size))
     return Windows(step, step)
 
 
