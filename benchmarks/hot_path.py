@@ -27,7 +27,7 @@ from model_artifacts.onnx_graph import OnnxGraph
 from transforms.batch import TransactionBatch, concat_batches
 from transforms.decide import decide_batch, thresholds_for
 from transforms.durations import DAY, HOUR, format_duration
-from transforms.enrich import EntityEngine, add_row_features
+from transforms.enrich import EntityEngine
 from transforms.features import Declaration, FeatureSet
 from transforms.parse import parse
 from transforms.raw_batch import RawBatch
@@ -108,7 +108,6 @@ class HotPath:
 
     def enrich(self, batch: TransactionBatch) -> TransactionBatch:
         """As `EnrichTransactions` in order of arrival."""
-        batch = add_row_features(batch, self.features)
         for stage in self._stages.values():
             batch = stage.take(batch)
         return batch

@@ -14,6 +14,8 @@ from io_connectors.delivery import Message
 from transforms.batch import PROVENANCE_COLUMNS, TransactionBatch
 
 _ENCODER = msgspec.json.Encoder()
+#: Rows that become Python objects together: of so many all stay in the processor's cache.
+_AT_ONCE = 2_000
 
 
 def decision_messages(batch: TransactionBatch, columns: Sequence[str] | None = None) -> list[Message]:
@@ -44,7 +46,12 @@ def rows_as_json(rows: pa.RecordBatch) -> list[bytes]:
         >>> rows_as_json(pa.record_batch({"n": [1, None], "s": ['a"', "b"]}))
         [b'{"n":1,"s":"a\\""}', b'{"n":null,"s":"b"}']
     """
-    return list(map(_ENCODER.encode, map(_record(tuple(rows.schema.names)), *map(_values, rows.columns))))
+    record, texts = _record(tuple(rows.schema.names)), list[bytes]()
+    for first in range(0, rows.num_rows, _AT_ONCE):
+        columns = map(_values, rows.slice(first, _AT_ONCE).columns)
+        lines = _ENCODER.encode_lines(list(map(record, *columns)))  # a line each: JSON escapes line ends in text
+        texts += lines.splitlines()
+    return texts
 
 
 @lru_cache(maxsize=64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import apache_beam as beam
@@ -39,14 +39,22 @@ from transforms.errors import UserError
 _LOGGER = logging.getLogger(__name__)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code: 0 done, 1 failed, 2 something given is wrong, 130 interrupted."""
+def main(argv: Sequence[str] | None = None, ready: Callable[[], None] = lambda: None) -> int:
+    """The command.
+
+    Args:
+        argv: its arguments; those of the process unless given.
+        ready: called once everything is checked and wired, before anything is read.
+
+    Returns:
+        Its exit code: 0 done, 1 failed, 2 something given is wrong, 130 interrupted.
+    """
     try:
         command = parse_command_line(sys.argv[1:] if argv is None else argv)
         if command.print_config:
             tell(settings_as_toml(command.settings, command.origins).rstrip("\n"))
             return 0
-        return _run(command)
+        return _run(command, ready)
     except UserError as error:
         complain(f"error: {error}", human_stderr())
         return 2
@@ -55,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _run(command: CommandLine) -> int:
+def _run(command: CommandLine, ready: Callable[[], None]) -> int:
     plan, on_flink = make_plan(command.settings), command.runner == FLINK
     shards = plan.settings.pipeline.shards
     options = pipeline_options(command.runner, command.beam_args, plan.bounded, plan.ordering, shards)
@@ -77,6 +85,7 @@ def _run(command: CommandLine) -> int:
     with OutputDirectory(plan.settings.output.directory) as output, ErrorLog(output.errors) as log, terminable():
         try:
             write(outputs, sinks, plan.source)
+            ready()
             if on_flink and not (plan.bounded and is_local(options)):  # what ends elsewhere leaves its report there
                 tell(leave_running(pipeline))
                 return 0

@@ -12,7 +12,7 @@ from transforms.batch import TransactionBatchCoder
 from transforms.decide import decide_batch
 from transforms.deduplicate import DuplicateEngine
 from transforms.durations import DAY, HOUR
-from transforms.enrich import EntityEngine, add_row_features
+from transforms.enrich import EntityEngine
 from transforms.parse import parse
 from transforms.raw_batch import RawBatch
 from transforms.schema import load_schema
@@ -43,7 +43,6 @@ def warm_up() -> None:
     engines: list[Engine] = [DuplicateEngine(DAY)]
     features = model.manifest.feature_set
     engines += [EntityEngine(features, entity, HOUR, inline_labels=True) for entity in features.entities]
-    batch = add_row_features(batch, features)
     for engine in engines:
         _, batch = next(split_by_shard(batch, "customer_id", 2))
         taken = engine.take(batch, None)

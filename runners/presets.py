@@ -14,6 +14,7 @@ from apache_beam.options.pipeline_options import (
 )
 
 from runners.flink.preset import DEFAULT_SHARDS, explain_preset, preset_arguments
+from runners.kept_views import KeptViews
 from runners.prism import find_prism
 from transforms.errors import UserError
 
@@ -43,7 +44,7 @@ def pipeline_options(
     """
     if runner == FLINK:
         beam_arguments = [*preset_arguments(bounded, shards), *beam_arguments]
-    options = PipelineOptions(beam_arguments)
+    options = KeptViews(beam_arguments)
     if runner == FLINK and (parallelism := int(options.view_as(FlinkRunnerOptions).parallelism)) > shards:
         raise UserError(
             f"--parallelism={parallelism} is more than pipeline.shards = {shards}: subtasks without a shard would "

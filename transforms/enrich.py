@@ -77,6 +77,8 @@ class EntityEngine:
     def __init__(self, feature_set: FeatureSet, entity: str, lateness: int, inline_labels: bool) -> None:
         self.entity = entity
         self.inline_labels = inline_labels
+        # Here and not before, so that what a row says itself does not wait in state or travel to the first shards.
+        self.of_row = feature_set if feature_set.entities[0] == entity else None
         self.layers = feature_set.layers(entity)
         longest = [max(f.window + f.delay for f in layer.windowed) for layer in self.layers]
         # All keep a row for the same time, so that what one holds the others hold too, in the same order.
@@ -91,7 +93,10 @@ class EntityEngine:
         return self.histories[0]
 
     def take(self, transactions: TransactionBatch | None, labels: TransactionBatch | None) -> Taken:
-        """Add the entity's features to the transactions, learning the labels that arrive among them."""
+        """Add the entity's features to the transactions, learning the labels that arrive among them.
+
+        The first entity's engine adds those of the row, too.
+        """
         unknown_before = self.history.unknown_labels
         known = self._labels(labels) if labels is not None else None
         log = [log_of_labels(known, sum(len(h.columns) for h in self.histories))] if known is not None else []
@@ -99,8 +104,8 @@ class EntityEngine:
             for history in self.histories:
                 history.observe(self._no_rows(history), known)
             return Taken(log=log, unknown_labels=self.history.unknown_labels - unknown_before)
-        batch, values = transactions, []
-        rows = self._rows(transactions)
+        batch = add_row_features(transactions, self.of_row) if self.of_row else transactions
+        rows, values = self._rows(transactions), []
         for history, layer in zip(self.histories, self.layers, strict=True):
             rows = rows._replace(values=_values(history, batch))
             values.append(rows.values)
@@ -222,9 +227,10 @@ class EnrichTransactions(beam.PTransform[PCollection[TransactionBatch], Enriched
         self.batch_rows = batch_rows
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> Enriched:
-        add = beam.Map(add_row_features, self.feature_set).with_output_types(TransactionBatch)
-        batches = pcoll | JoinBatches(self.batch_rows) | "AddRowFeatures" >> add
-        dead_letters = []
+        batches, dead_letters = pcoll | JoinBatches(self.batch_rows), []
+        if not self.feature_set.entities:
+            add = beam.Map(add_row_features, self.feature_set).with_output_types(TransactionBatch)
+            batches = batches | "AddRowFeatures" >> add
         for entity in self.feature_set.entities:
             # Another number of shards would look for the past in other places: under another name it finds none.
             name = f"Remember[{entity}, {self.shards} shards]"

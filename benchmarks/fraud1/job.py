@@ -14,14 +14,21 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmarks.fraud1.workload import DEFAULT_SCHEMA, SCHEMA, write_model
-from pipelines.fraud import main as run_fraud
-from runners.flink.cluster import start_cluster, stop_cluster
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from benchmarks.flink_stream import cancel_jobs
+from benchmarks.fraud1.workload import DEFAULT_SCHEMA, SCHEMA, make_transactions, messages, write_model
+from pipelines.run import main as run_fraud
+from runners.flink.cluster import FlinkCluster, start_cluster, stop_cluster
+from runners.flink.rest import wait_for
 
 START = "CONSUME_START"
+_WARM_UP = 1_000
 #: What the default job does besides, and the peers' programs do not.
 _UNASKED = ("pipeline.deduplicate", "policy.reasons", "alerts.enabled", "summary.enabled", "monitor.calibration")
 #: As of input that ends: sixty days in a topic are 86,400 windows of a stream's minute, which nobody asks of a backlog.
@@ -33,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fraud1.job", description=__doc__, allow_abbrev=False)
     parser.add_argument("--runner", choices=("DirectRunner", "FlinkRunner"), default="DirectRunner")
     parser.add_argument("--default", action="store_true", help="the default job on FRAUD-1's transactions")
+    parser.add_argument("--warm", action="store_true", help="on Flink: the cluster has run a job before")
     options, more = parser.parse_known_args(argv)
     directory = Path(os.environ["WORKDIR"])
     write_model(directory / "model")
@@ -43,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: over.set())
     cluster = start_cluster(directory / "flink", ports={"rest": 0, "workers": 0})
     try:
+        if options.warm:
+            _warm_up(cluster, [*own, "--output", str(directory / "warm-up"), *cluster.flags, *more])
         code = _run([*own, *_flags(directory, ""), *cluster.flags, *more])
         if code == 0:
             over.wait()
@@ -57,19 +67,48 @@ def _fraud1_flags(directory: Path) -> list[str]:
 
 
 def _flags(directory: Path, until: str) -> list[str]:
-    broker, source, sink = (os.environ[name] for name in ("BOOT", "IN_TOPIC", "OUT_TOPIC"))
-    return [
-        *("--source", f"kafka://{broker}/{source}{until}"),
-        *("--sink", f"kafka://{broker}/{sink}?columns=transaction_id,score,decision"),
-        *("--output", str(directory / "output")),
-    ]
+    topics = _topics(os.environ["IN_TOPIC"] + until, os.environ["OUT_TOPIC"])
+    return [*topics, "--output", str(directory / "output")]
 
 
-def _run(argv: list[str]) -> int:
-    print(START, flush=True)
+def _topics(source: str, sink: str) -> list[str]:
+    broker = os.environ["BOOT"]
+    columns = "columns=transaction_id,score,decision"
+    return ["--source", f"kafka://{broker}/{source}", "--sink", f"kafka://{broker}/{sink}?{columns}"]
+
+
+def _warm_up(cluster: FlinkCluster, flags: list[str]) -> None:
+    """Have the cluster run the job on a thousand transactions of its own, and end it."""
+    broker: dict[str, Any] = {"bootstrap.servers": os.environ["BOOT"]}
+    admin, producer = AdminClient(broker), Producer(broker)
+    source, sink = (f"{os.environ['OUT_TOPIC']}-warm-up-{end}" for end in ("in", "out"))
+    for made in admin.create_topics([NewTopic(name, 4) for name in (source, sink)]).values():
+        made.result()
+    for key, value in messages(make_transactions(_WARM_UP)):
+        producer.produce(source, value, key)
+    producer.flush()
+    if _run([*flags, *_topics(source, sink)], tell=lambda: None):
+        raise RuntimeError("the job that warms the cluster up has failed")
+    consumer = Consumer({**broker, "group.id": sink})
+
+    def written() -> bool:
+        ends = [consumer.get_watermark_offsets(TopicPartition(sink, at), 10.0)[1] for at in range(4)]
+        return sum(ends) >= _WARM_UP
+
+    wait_for(written, 120.0, "the job that warms the cluster up")
+    consumer.close()
+    cancel_jobs(cluster)
+
+
+def _tell() -> None:
+    """As the peers' programs say it: everything is wired, and it begins to read."""
+    print(START, file=sys.__stdout__, flush=True)
+
+
+def _run(argv: list[str], tell: Callable[[], None] = _tell) -> int:
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = run_fraud(argv)
+        code = run_fraud(argv, tell)
     if code != 0:
         print(said.getvalue(), file=sys.stderr)
     return code

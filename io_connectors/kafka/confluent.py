@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec  # confluent_kafka.admin has it too, but mypy is not told
 
@@ -42,6 +42,7 @@ _REFUSED: dict[int, Refusal] = {
 PATIENCE_SECONDS, FORGET_SECONDS = 30.0, 10.0
 PROBE_SECONDS = 2.0
 _SPEC: Any = OffsetSpec  # whose methods have no types
+_MESSAGE: Any = Message  # its methods are mapped over messages: there are five calls for each
 _NOTHING = np.empty(0, dtype=np.int64)
 
 
@@ -157,7 +158,7 @@ class ConfluentReader:
                 messages += self._consumer.consume(most - 1, 0)
         self._troubles.raise_refusal()
         damaged: list[Damaged] = []
-        if any(message.error() is not None for message in messages):
+        if any(map(_MESSAGE.error, messages)):
             messages = self._sort_out(messages, damaged)
         elif messages:
             self._position = messages[-1].offset() + 1
@@ -207,13 +208,13 @@ class ConfluentReader:
 def _fetched(messages: Sequence[Any], position: int, damaged: Sequence[Damaged]) -> Fetched:
     if not messages:
         return Fetched(_NOTHING, (), (), None, _NOTHING, position, damaged)
-    headers = [message.headers() for message in messages]
+    headers, count = list(map(_MESSAGE.headers, messages)), len(messages)
     return Fetched(
-        offsets=np.array([m.offset() for m in messages], np.int64),
-        values=[m.value() for m in messages],
-        keys=[m.key() for m in messages],
+        offsets=np.fromiter(map(_MESSAGE.offset, messages), np.int64, count),
+        values=list(map(_MESSAGE.value, messages)),
+        keys=list(map(_MESSAGE.key, messages)),
         headers=[tuple((n, v or b"") for n, v in h or ()) for h in headers] if any(headers) else None,
-        timestamps=micros(np.array([m.timestamp()[1] for m in messages], np.int64)),
+        timestamps=micros(np.fromiter((millis for _, millis in map(_MESSAGE.timestamp, messages)), np.int64, count)),
         position=position,
         damaged=damaged,
     )

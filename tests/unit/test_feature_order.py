@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.oracle import all_features
 from transforms.batch import TransactionBatch, from_rows
-from transforms.enrich import EntityEngine, add_row_features
+from transforms.enrich import EntityEngine
 from transforms.errors import UserError
 from transforms.features import FeatureSet, check_feature_set, check_label_delay, describe, load_feature_set
 from transforms.labels import as_labels
@@ -76,7 +76,7 @@ def engines(inline_labels: bool = True) -> list[EntityEngine]:
 
 def enriched(rows: Sequence[dict[str, Any]], stages: Sequence[EntityEngine]) -> tuple[Any, list[list[Any]]]:
     """The matrix of the rows taken in this order, and each stage's log."""
-    batch, logs = add_row_features(as_batch(rows), FEATURES), []
+    batch, logs = as_batch(rows), list[list[Any]]()
     for engine in stages:
         taken = engine.take(batch, None)
         assert taken.rows is not None
