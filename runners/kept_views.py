@@ -25,4 +25,5 @@ class KeptViews(PipelineOptions):
         return view
 
     def __getstate__(self) -> Any:
-        return {name: value for name, value in super().__getstate__().items() if name != "_kept_views"}
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]  # Beam's has no types
+        return {name: value for name, value in state.items() if name != "_kept_views"}

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from benchmarks.flink_stream import cancel_jobs
 from benchmarks.fraud1.workload import DEFAULT_SCHEMA, SCHEMA, make_transactions, messages, write_model
@@ -49,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run([*own, *_flags(directory, "?until=latest"), "--quiet", *more])
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
-    cluster = start_cluster(directory / "flink", ports={"rest": 0, "workers": 0})
     try:
+        cluster = start_cluster(directory / "flink", ports={"rest": 0, "workers": 0})
         if options.warm:
             _warm_up(cluster, [*own, "--output", str(directory / "warm-up"), *cluster.flags, *more])
         code = _run([*own, *_flags(directory, ""), *cluster.flags, *more])
