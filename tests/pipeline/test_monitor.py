@@ -68,6 +68,14 @@ def test_a_streams_window_is_told_of_once_with_all_its_minutes() -> None:
     check_stream(events, [(0, 6, "on_time", 0), (1, 2, "on_time", 0)], HOURS)
 
 
+def test_what_was_added_up_before_a_window_closed_counts_once() -> None:
+    """Sums are made by the clock's minute, whatever event time does; rows of one minute may come in several."""
+    events = stream().advance_watermark_to(0).add_elements(arriving(at(0, 1, 61)))
+    events.advance_processing_time(61).add_elements(arriving(at(1, 2))).advance_processing_time(61)
+    events.advance_processing_time(61).add_elements(arriving(at(59))).advance_watermark_to_infinity()
+    check_stream(events, [(0, 5, "on_time", 0), (1, 1, "on_time", 0)], HOURS)
+
+
 def test_a_late_row_is_told_of_with_all_of_its_window() -> None:
     """The second telling counts the window's rows of before as well, once."""
     events = stream().advance_watermark_to(0).add_elements(arriving(at(5, 6)))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from io_connectors.decision_json import decision_messages, rows_as_json
+from io_connectors.decision_json import _AT_ONCE, decision_messages, rows_as_json
 from transforms.batch import from_rows
 
 KINDS = {
@@ -49,6 +49,19 @@ def test_columns_say_what_rows_say(given_rows: list[dict[str, Any]]) -> None:
     lines = rows_as_json(pa.RecordBatch.from_arrays(arrays, schema=SCHEMA))
     assert [json.loads(line) for line in lines] == [slow(row) for row in given_rows]
     assert all(b"\n" not in line for line in lines)
+
+
+def test_many_rows_say_what_few_say() -> None:
+    """They become text some thousands at a time, and lists, words and gaps stand where they stood."""
+    numbers = range(2 * _AT_ONCE + 3)
+    columns = {
+        "n": pa.array([None if n % 7 == 0 else n for n in numbers]),
+        "list": pa.array([["a\n\r"] * (n % 3) for n in numbers], pa.list_(pa.string())),
+        "word": pa.array([f"{n % 5}\u2028" for n in numbers]).dictionary_encode(),
+    }
+    rows = pa.record_batch(columns)
+    assert rows_as_json(rows) == [rows_as_json(rows.slice(n, 1))[0] for n in numbers]
+    assert [json.loads(line) for line in rows_as_json(rows)] == rows.to_pylist()
 
 
 def test_a_decision_is_a_message() -> None:

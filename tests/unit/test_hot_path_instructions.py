@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from io_connectors.decision_json import _AT_ONCE
 from tests.counts import instructions
 from tests.hot_path_calls import step_call
 
@@ -18,9 +19,12 @@ RECORDED = {
     ("score", "handbook"): 1_479,
     ("decide", "fraud-1"): 2_217,
     ("decide", "handbook"): 2_681,
-    ("format", "fraud-1"): 266,
-    ("format", "handbook"): 266,
+    ("format", "fraud-1"): 301,
+    ("format", "handbook"): 301,
 }
+#: Rows become messages some at a time: how many more such pieces there are of `MANY`, and the most that one takes.
+PIECES = {"format": (MANY - 1) // _AT_ONCE - (FEW - 1) // _AT_ONCE}
+OF_A_PIECE = 250
 #: Instructions are not the same in every Python and in every release of a library, nor is a change of a few lines a
 #: regression. A loop over rows is none of a few lines: it costs thousands.
 MARGIN = 1.2
@@ -28,10 +32,10 @@ MARGIN = 1.2
 
 @pytest.mark.parametrize(("step", "model"), RECORDED)
 def test_a_batch_costs_the_same_instructions_however_many_rows_it_has(step: str, model: str) -> None:
-    """Eight times the rows take not one instruction more, and no more of them than when they were last recorded."""
+    """Eight times the rows take not one instruction more, or a few a piece; and no more than were last recorded."""
     step_call(step, model, FEW)()  # decoders and the like are made once
     few, many = (instructions(step_call(step, model, rows)) for rows in (FEW, MANY))
-    assert few == many, f"{(many - few) / (MANY - FEW):.1f} instructions for each row"
+    assert few <= many <= few + OF_A_PIECE * PIECES.get(step, 0), f"{(many - few) / (MANY - FEW):.1f} for each row"
     assert few < MARGIN * RECORDED[step, model]
 
 
