@@ -14,14 +14,14 @@ ROWS = 8_000
 RECORDED = {
     ("parse", "fraud-1"): (247, 113, 0),
     ("duplicates", "fraud-1"): (41, 0, 0),
-    ("features", "fraud-1"): (236, 93, 0),
-    ("features", "handbook"): (311, 226, 0),
+    ("features", "fraud-1"): (236, 69, 0),
+    ("features", "handbook"): (311, 203, 0),
     ("score", "fraud-1"): (104, 45, 0),
     ("score", "handbook"): (152, 45, 0),
     ("decide", "fraud-1"): (38, 12, 0),
     ("decide", "handbook"): (39, 12, 0),
-    ("format", "fraud-1"): (344, 0, 3),
-    ("format", "handbook"): (344, 0, 3),
+    ("format", "fraud-1"): (218, 0, 3),
+    ("format", "handbook"): (225, 0, 3),
 }
 #: For objects that another Python makes a little larger, and buffers that another Arrow rounds up. A column too many is
 #: 8 bytes a row, a list of Python's numbers 32 and more.
