@@ -103,8 +103,10 @@ def own_contenders() -> list[Contender]:
     here = [*command, "DirectRunner"]
     return [
         Contender("this project, DirectRunner", here, (), at_once=True),
-        Contender("this project, Flink", flink, [*flink, *ONE_SUBTASK]),
+        Contender("this project, Flink, a cluster's first job", flink, [*flink, *ONE_SUBTASK]),
+        Contender("this project, Flink, a later job", [*flink, "--warm"], ()),
         Contender("this project, DirectRunner, default job", [*here, "--default"], (), scores=False, at_once=True),
+        Contender("this project, Flink, default job", [*flink, "--warm", "--default"], (), scores=False),
     ]
 
 
