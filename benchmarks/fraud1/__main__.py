@@ -153,7 +153,8 @@ def throughput_plot(measured: Measured) -> bytes:
         axes.barh(list(rates), middles, xerr=reach, color=own)
         axes.invert_yaxis()
         axes.set(title="FRAUD-1: transactions a CPU second", xlabel="all processes but the broker's")
-        axes.tick_params(axis="y", labelsize=7)
+        axes.tick_params(labelsize=7)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.figure.subplots_adjust(left=0.32)
 
     return plot(draw)
