@@ -250,6 +250,8 @@ class EnrichTransactions(beam.PTransform[PCollection[TransactionBatch], Enriched
         make_engine = partial(
             EntityEngine, self.feature_set, entity, self.allowed_lateness, inline_labels=self.labels is None
         )
+        known = self.feature_set.columns
+        own = tuple(feature.name for feature in self.feature_set.of_row if feature.name not in known)
         how = TakeInOrder(
             stage="enrich",
             name=f"enrich:{entity}",
@@ -258,5 +260,6 @@ class EnrichTransactions(beam.PTransform[PCollection[TransactionBatch], Enriched
             allowed_lateness=self.allowed_lateness,
             batch_rows=self.batch_rows,
             bounded=bounded,
+            remade=own if entity == self.feature_set.entities[0] else (),
         )
         return take_in_order(how)

@@ -98,6 +98,7 @@ class TakeInOrder:
         batch_rows: the most rows an emitted batch has.
         bounded: whether the input ends; rows then wait for its end, the one moment at which every runner
             agrees that nothing is missing.
+        remade: columns that the engine makes, and that rows which wait since an earlier release may have already.
     """
 
     stage: Stage
@@ -107,6 +108,7 @@ class TakeInOrder:
     allowed_lateness: int
     batch_rows: int
     bounded: bool
+    remade: tuple[str, ...] = ()
 
     def take_at_once(self, shard: int, batch: TransactionBatch, log: ShardLog) -> Iterator[Any]:
         """Take a batch as it comes."""
@@ -141,7 +143,7 @@ class TakeInOrder:
         now.frontier, now.fire = max(now.frontier, min(fired, newest + 1)), 0
         ready: dict[bool, TransactionBatch | None] = {False: None, True: None}
         for labels in ready:
-            mine = [batch for batch in waiting if is_labels(batch) == labels]
+            mine = [batch.without_columns(self.remade) for batch in waiting if is_labels(batch) == labels]
             if mine:
                 ready[labels], rest = _split(in_event_order(concat_batches(mine)), now.frontier)
                 if rest is not None:

@@ -14,7 +14,7 @@ from apache_beam.utils.timestamp import Timestamp
 
 import transforms.shard_state as shard_state
 from transforms.batch import TransactionBatch, from_rows
-from transforms.enrich import EntityEngine
+from transforms.enrich import EntityEngine, add_row_features
 from transforms.features import load_feature_set
 from transforms.shard_log import LOG_SLACK, ShardLog
 from transforms.shard_state import TakeInOrder, Timers
@@ -141,6 +141,22 @@ def test_a_bundle_that_failed_leaves_no_trace() -> None:
             shard.state = before
         found.append(shard.process(batch))
     assert found == expected
+
+
+def test_rows_that_wait_since_an_earlier_release_go_with_those_of_this_one() -> None:
+    """They had the features of the row when they came; those of this release get them when they are taken."""
+    shard = Shard(ordering="event_time", remade=tuple(feature.name for feature in FEATURES.of_row))
+    before, now = batches(2)
+    for batch in (add_row_features(before, FEATURES), now):
+        assert not shard.take(batch, shard.timers)
+    taken = []
+    while shard.state["pending"].content:
+        taken += shard.flush(shard.timers)
+    names = [feature.name for feature in FEATURES.features if feature.entity in (None, "customer_id")]
+    whole = Shard()
+    expected = [each.value.feature_matrix(names) for batch in (before, now) for each in whole.take(batch, whole.timers)]
+    found = [each.value.feature_matrix(names) for each in taken]
+    np.testing.assert_array_equal(np.vstack(found), np.vstack(expected))
 
 
 def test_an_engine_of_other_content_is_never_used() -> None:
