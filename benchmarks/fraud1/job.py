@@ -16,17 +16,13 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
-
-from benchmarks.flink_stream import cancel_jobs
+from benchmarks.flink_stream import PARTITIONS, cancel_jobs, count_records, make_producer
 from benchmarks.fraud1.workload import DEFAULT_SCHEMA, SCHEMA, make_transactions, messages, write_model
 from pipelines.run import main as run_fraud
 from runners.flink.cluster import FlinkCluster, start_cluster, stop_cluster
 from runners.flink.rest import wait_for
+from runners.local import Kafka
 
 START = "CONSUME_START"
 _WARM_UP = 1_000
@@ -53,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         cluster = start_cluster(directory / "flink", ports={"rest": 0, "workers": 0})
         if options.warm:
-            _warm_up(cluster, [*own, "--output", str(directory / "warm-up"), *cluster.flags, *more])
+            _warm_up(cluster, directory, [*own, *cluster.flags, *more])
         code = _run([*own, *_flags(directory, ""), *cluster.flags, *more])
         if code == 0:
             over.wait()
@@ -78,26 +74,19 @@ def _topics(source: str, sink: str) -> list[str]:
     return ["--source", f"kafka://{broker}/{source}", "--sink", f"kafka://{broker}/{sink}?{columns}"]
 
 
-def _warm_up(cluster: FlinkCluster, flags: list[str]) -> None:
+def _warm_up(cluster: FlinkCluster, directory: Path, flags: list[str]) -> None:
     """Have the cluster run the job on a thousand transactions of its own, and end it."""
-    broker: dict[str, Any] = {"bootstrap.servers": os.environ["BOOT"]}
-    admin, producer = AdminClient(broker), Producer(broker)
+    kafka = Kafka(directory / "kafka", int(os.environ["BOOT"].rpartition(":")[2]))  # it runs; this tells of its address
     source, sink = (f"{os.environ['OUT_TOPIC']}-warm-up-{end}" for end in ("in", "out"))
-    for made in admin.create_topics([NewTopic(name, 4) for name in (source, sink)]).values():
-        made.result()
+    for topic in (source, sink):
+        kafka.create_topic(topic, PARTITIONS)
+    producer = make_producer(kafka)
     for key, value in messages(make_transactions(_WARM_UP)):
         producer.produce(source, value, key)
     producer.flush()
-    if _run([*flags, *_topics(source, sink)], tell=lambda: None):
+    if _run([*flags, *_topics(source, sink), "--output", str(directory / "warm-up")], tell=lambda: None):
         raise RuntimeError("the job that warms the cluster up has failed")
-    consumer = Consumer({**broker, "group.id": sink})
-
-    def written() -> bool:
-        ends = [consumer.get_watermark_offsets(TopicPartition(sink, at), 10.0)[1] for at in range(4)]
-        return sum(ends) >= _WARM_UP
-
-    wait_for(written, 120.0, "the job that warms the cluster up")
-    consumer.close()
+    wait_for(lambda: count_records(kafka, sink) >= _WARM_UP, 120.0, "the job that warms the cluster up")
     cancel_jobs(cluster)
 
 

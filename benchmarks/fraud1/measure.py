@@ -18,14 +18,13 @@ import numpy as np
 import pandas as pd
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from benchmarks.flink_stream import ONE_SUBTASK
+from benchmarks.flink_stream import ONE_SUBTASK, PARTITIONS
 from benchmarks.fraud1.job import START
 from benchmarks.fraud1.usage import TreeUsage
 from benchmarks.fraud1.workload import Transactions, expected, make_transactions, messages
 from runners.local import Kafka
 from transforms.errors import UserError
 
-PARTITIONS = 4
 RATE, SECONDS, WARM_UP = 1_000, 75, 25
 _PATIENCE = 300.0
 _APPENDED = {"message.timestamp.type": "LogAppendTime"}
