@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from apache_beam import version as beam_version
@@ -22,17 +23,23 @@ from runners.local.versions import MAVEN_DEPENDENCY_PLUGIN
 from transforms.errors import UserError
 
 MAIN = "org.apache.beam.runners.flink.FlinkJobServerDriver"
-_JAR, _NAME, _CLASS_PATH = "job-server.jar", "flink-job-server", "flink-class-path"
+_JAR, _NAME, _CLASS_PATH, _ENTRY = "job-server.jar", "flink-job-server", "flink-class-path", "flink-job-entry"
+#: Of ours, by its name in Java and in a jar. Where there is no javac a job does without.
+NOTHING_TO_STAGE = "frauddetection.NothingToStage"
+NOTHING_TO_STAGE_FILE = "frauddetection/NothingToStage.class"
 #: The class that runs a pipeline, and those that must come with it: they look for the pipeline where they were loaded
 #: from, and for each other.
 ENTRY = (
     "org/apache/beam/runners/flink/FlinkPipelineRunner",
     "org/apache/beam/runners/flink/FlinkPortableRunnerResult",
     "org/apache/beam/runners/jobsubmission/PortablePipelineJarUtils",
+    NOTHING_TO_STAGE_FILE,
 )
-#: Of ours, in place of Beam's of the same name; why stands in it. Beam has it right since its change 39191.
+#: Ours, of Beam's Java; why stands in each. The first takes the place of Beam's class of that name, which Beam has
+#: right since its change 39191.
 _REPLACEMENT = Path(__file__).with_name("BundleCheckpointHandlers.java")
 _REPLACED = "org/apache/beam/runners/fnexecution/control/BundleCheckpointHandlers"
+_ADDITION = Path(__file__).with_name("NothingToStage.java")
 
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -89,12 +96,15 @@ def find_job_server(flink_version: str) -> Path:
         find_program("mvn", "Beam's job server")
         try:
             _fetch(flink_version, directory)
+            ours = [_ADDITION] if shutil.which("javac") else []
         except UserError:
             say(f"Maven does not have it; putting it together from Beam {ASSEMBLED_RUNNER[1]}, 160 MB: up to a minute")
             _assemble(directory)
+            ours = [_REPLACEMENT, _ADDITION]
+        _add_classes(directory, ours)
 
     explain = f"fetching Beam's job server for Flink {flink_version}"
-    ours = hashlib.sha256(_REPLACEMENT.read_bytes()).hexdigest()[:12]
+    ours = hashlib.sha256(_REPLACEMENT.read_bytes() + _ADDITION.read_bytes()).hexdigest()[:12]
     version = f"{flink_version}-{beam_version.__version__}-{ours}"
     return installed(_NAME, version, get, explain) / _JAR
 
@@ -122,6 +132,21 @@ def find_class_path_jar(flink_version: str) -> Path:
 
     explain = "copying Beam's job server for a cluster's class path, 160 MB"
     return installed(_CLASS_PATH, _version_of(server), make, explain) / _JAR
+
+
+def find_entry_jar(server: Path) -> Path:
+    """What a job brings along of a job server's jar where the cluster has the rest, made when it is not there yet.
+
+    To look through the job server's own for it takes half a second.
+    """
+
+    def make(directory: Path) -> None:
+        with zipfile.ZipFile(server) as whole, zipfile.ZipFile(directory / _JAR, "w", zipfile.ZIP_DEFLATED) as content:
+            for name in whole.namelist():
+                if name.startswith(ENTRY):
+                    content.writestr(name, whole.read(name))
+
+    return installed(_ENTRY, _version_of(server), make, "copying the classes that come with a job") / _JAR
 
 
 def class_path_jar(server: Path) -> Path:
@@ -156,14 +181,16 @@ def _assemble(directory: Path) -> None:
     pom = _POM.format(dependencies=dependencies, replaced=_REPLACED)
     (directory / "pom.xml").write_text(pom, "utf-8")
     run_program([*_maven(purpose), "package"], purpose, directory)
-    _replace_class(directory, purpose)
 
 
-def _replace_class(directory: Path, purpose: str) -> None:
-    """Put our class, for Java 11 and later, where Beam's was left out."""
+def _add_classes(directory: Path, sources: Sequence[Path]) -> None:
+    """Put classes of ours, for Java 11 and later, into a job server's jar."""
+    if not sources:
+        return
+    purpose = "adding to Beam's job server"
     jar, classes = directory / _JAR, directory / "classes"
     compile_it = [find_program("javac", purpose), "-nowarn", "--release", "11", "-d", str(classes), "-cp", str(jar)]
-    run_program([*compile_it, str(_REPLACEMENT)], purpose)
+    run_program([*compile_it, *map(str, sources)], purpose)
     with zipfile.ZipFile(jar, "a", zipfile.ZIP_DEFLATED) as content:
         for path in sorted(classes.rglob("*.class")):
             content.write(path, path.relative_to(classes).as_posix())

@@ -20,7 +20,14 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.portability.portable_runner import JobServiceHandle, PortableRunner
 from google.protobuf import json_format
 
-from runners.flink.job_server import ENTRY, class_path_jar, drop, find_job_server
+from runners.flink.job_server import (
+    NOTHING_TO_STAGE,
+    NOTHING_TO_STAGE_FILE,
+    class_path_jar,
+    drop,
+    find_entry_jar,
+    find_job_server,
+)
 from runners.flink.preset import flink_configuration
 from runners.flink.state_names import name_state
 from transforms.errors import UserError
@@ -63,15 +70,12 @@ def package(pipeline: beam.Pipeline, jar: Path, class_path: Collection[str] = ()
     aside = jar.with_name(f".{jar.name}.part")
     try:
         jar.parent.mkdir(parents=True, exist_ok=True)
-        if not alone:
-            shutil.copyfile(server, aside)
+        shutil.copyfile(find_entry_jar(server) if alone else server, aside)
         with zipfile.ZipFile(aside, "a", zipfile.ZIP_DEFLATED) as content:
-            if alone:
-                _copy_entry(server, content)
             _replace_manifest(content)
             content.writestr(f"{_FOLDER}/pipeline-manifest.json", json.dumps({"defaultJobName": _NAME}))
             content.writestr(f"{place}/pipeline.json", json_format.MessageToJson(proto))
-            content.writestr(f"{place}/pipeline-options.json", json_format.MessageToJson(_encoded(options)))
+            content.writestr(f"{place}/pipeline-options.json", json_format.MessageToJson(_encoded(options, content)))
             content.writestr(_CONFIGURATION, json.dumps(configuration))
         aside.replace(jar)
     except OSError as error:
@@ -120,20 +124,15 @@ def _job_server(flink: FlinkRunnerOptions) -> Path:
     return path
 
 
-def _encoded(options: PipelineOptions) -> Any:
+def _encoded(options: PipelineOptions, jar: zipfile.ZipFile) -> Any:
     """The options as Beam's Java half reads them: it takes the cluster to be the one that runs the jar."""
     values = options.get_all_options(drop_default=True)
     values |= {"flink_master": "[auto]", "streaming": options.view_as(StandardOptions).streaming}
     values["job_name"] = options.view_as(GoogleCloudOptions).job_name or _NAME
+    if NOTHING_TO_STAGE_FILE in jar.NameToInfo:
+        values["pipeline_resources_detector_factory_class"] = NOTHING_TO_STAGE
     ours = ("flink_config", "runner", "flink_job_server_jar", "output_executable_path")
     return JobServiceHandle.encode_pipeline_options({k: v for k, v in values.items() if k not in ours})
-
-
-def _copy_entry(server: Path, content: zipfile.ZipFile) -> None:
-    with zipfile.ZipFile(server) as whole:
-        for name in whole.namelist():
-            if name.startswith(ENTRY):
-                content.writestr(name, whole.read(name))
 
 
 def _replace_manifest(content: zipfile.ZipFile) -> None:

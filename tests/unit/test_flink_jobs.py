@@ -150,14 +150,16 @@ def test_a_cluster_on_this_machine_is_told_from_others(master: str, local: bool)
 
 
 @pytest.fixture
-def job_server(tmp_path: Path) -> Path:
+def job_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """As much of Beam's job server as the packager touches."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "job-server.jar"
     with zipfile.ZipFile(path, "w") as jar:
         jar.writestr("META-INF/MANIFEST.MF", "Manifest-Version: 1.0\r\nMain-Class: JobServer\r\n\r\n")
         jar.writestr("org/apache/beam/Some.class", b"\xca\xfe\xba\xbe")
         jar.writestr("org/apache/beam/runners/flink/FlinkPipelineRunner.class", b"entry")
         jar.writestr("org/apache/beam/runners/jobsubmission/PortablePipelineJarUtils$Inner.class", b"inner")
+        jar.writestr("frauddetection/NothingToStage.class", b"ours")
     return path
 
 
@@ -178,6 +180,7 @@ def test_a_cluster_that_has_the_job_server_gets_the_pipeline_alone(job_server: P
         assert classes == [
             "org/apache/beam/runners/flink/FlinkPipelineRunner.class",
             "org/apache/beam/runners/jobsubmission/PortablePipelineJarUtils$Inner.class",
+            "frauddetection/NothingToStage.class",
         ]
         assert f"Main-Class: {ENTRY_CLASS}" in content.read("META-INF/MANIFEST.MF").decode()
         assert json.loads(content.read("BEAM-PIPELINE/pipeline-manifest.json"))["defaultJobName"]
@@ -203,7 +206,21 @@ def test_a_job_jar_is_the_job_server_with_the_pipeline_in_it(job_server: Path, t
     assert options["beam:option:parallelism:v1"] == "3"
     assert options["beam:option:flink_master:v1"] == "[auto]"
     assert options["beam:option:streaming:v1"] is True
+    assert options["beam:option:pipeline_resources_detector_factory_class:v1"] == "frauddetection.NothingToStage"
     assert not any("flink_config" in option or "jar" in option for option in options)
+
+
+def test_a_job_names_no_class_that_its_jar_does_not_have(job_server: Path, tmp_path: Path) -> None:
+    """A job server that a user brings is Beam's own, without ours in it."""
+    jar, theirs = tmp_path / "job.jar", tmp_path / "theirs.jar"
+    with zipfile.ZipFile(job_server) as ours, zipfile.ZipFile(theirs, "w") as content:
+        for name in ours.namelist():
+            if not name.startswith("frauddetection/"):
+                content.writestr(name, ours.read(name))
+    packaged(theirs, jar)
+    with zipfile.ZipFile(jar) as content:
+        options = next(name for name in content.namelist() if name.endswith("pipeline-options.json"))
+        assert b"detector" not in content.read(options)
 
 
 def test_a_job_jar_that_cannot_be_written_is_an_error(job_server: Path, tmp_path: Path) -> None:
