@@ -17,15 +17,14 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.flink_stream import PARTITIONS, cancel_jobs, count_records, make_producer
-from benchmarks.fraud1.workload import DEFAULT_SCHEMA, SCHEMA, make_transactions, messages, write_model
+from benchmarks.flink_stream import PARTITIONS, cancel_jobs, count_records
+from benchmarks.fraud1.workload import DEFAULT_SCHEMA, SCHEMA, write_model
 from pipelines.run import main as run_fraud
 from runners.flink.cluster import FlinkCluster, start_cluster, stop_cluster
 from runners.flink.rest import wait_for
 from runners.local import Kafka
 
 START = "CONSUME_START"
-_WARM_UP = 1_000
 #: What the default job does besides, and the peers' programs do not.
 _UNASKED = ("pipeline.deduplicate", "policy.reasons", "alerts.enabled", "summary.enabled", "monitor.calibration")
 #: As of input that ends: sixty days in a topic are 86,400 windows of a stream's minute, which nobody asks of a backlog.
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fraud1.job", description=__doc__, allow_abbrev=False)
     parser.add_argument("--runner", choices=("DirectRunner", "FlinkRunner"), default="DirectRunner")
     parser.add_argument("--default", action="store_true", help="the default job on FRAUD-1's transactions")
-    parser.add_argument("--warm", action="store_true", help="on Flink: the cluster has run a job before")
+    parser.add_argument("--warm", action="store_true", help="on Flink: the cluster has run the same job before")
     options, more = parser.parse_known_args(argv)
     directory = Path(os.environ["WORKDIR"])
     write_model(directory / "model")
@@ -75,18 +74,14 @@ def _topics(source: str, sink: str) -> list[str]:
 
 
 def _warm_up(cluster: FlinkCluster, directory: Path, flags: list[str]) -> None:
-    """Have the cluster run the job on a thousand transactions of its own, and end it."""
+    """Have the cluster run the whole job once before, to a topic that nobody reads, and end it."""
     kafka = Kafka(directory / "kafka", int(os.environ["BOOT"].rpartition(":")[2]))  # it runs; this tells of its address
-    source, sink = (f"{os.environ['OUT_TOPIC']}-warm-up-{end}" for end in ("in", "out"))
-    for topic in (source, sink):
-        kafka.create_topic(topic, PARTITIONS)
-    producer = make_producer(kafka)
-    for key, value in messages(make_transactions(_WARM_UP)):
-        producer.produce(source, value, key)
-    producer.flush()
-    if _run([*flags, *_topics(source, sink), "--output", str(directory / "warm-up")], tell=lambda: None):
+    sink = f"{os.environ['OUT_TOPIC']}-warm-up"
+    kafka.create_topic(sink, PARTITIONS)
+    topics = _topics(os.environ["IN_TOPIC"], sink)
+    if _run([*flags, *topics, "--output", str(directory / "warm-up")], tell=lambda: None):
         raise RuntimeError("the job that warms the cluster up has failed")
-    wait_for(lambda: count_records(kafka, sink) >= _WARM_UP, 120.0, "the job that warms the cluster up")
+    wait_for(lambda: count_records(kafka, sink) >= int(os.environ["N"]), 240.0, "the job that warms the cluster up")
     cancel_jobs(cluster)
 
 
