@@ -30,6 +30,7 @@ from benchmarks.flink_stream import (
     run_silently,
     wait_for,
 )
+from benchmarks.fraud1.job import ASKED_ONLY
 from benchmarks.fraud1.workload import SCHEMA, make_transactions, messages, write_model
 from benchmarks.report import table
 from runners.flink.cluster import FlinkCluster, start_cluster, stop_cluster
@@ -133,7 +134,7 @@ def _measure(kafka: Kafka, cluster: FlinkCluster, directory: Path, rows: int, at
                 *cluster.flags,
                 *("--source", f"kafka://{kafka.bootstrap}/{_topic(partitions)}", "--schema", SCHEMA),
                 *("--sink", f"kafka://{kafka.bootstrap}/{sink}?columns=transaction_id,score,decision"),
-                *("--model", f"file:{directory}/model", "--set", "pipeline.deduplicate=false"),
+                *("--model", f"file:{directory}/model", *ASKED_ONLY),
                 *(f"--parallelism={subtasks}", "--set", f"pipeline.shards={shards}"),
                 *("--output", str(directory / sink)),
             ]

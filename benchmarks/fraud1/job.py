@@ -27,6 +27,8 @@ from runners.local import Kafka
 START = "CONSUME_START"
 #: What the default job does besides, and the peers' programs do not.
 _UNASKED = ("pipeline.deduplicate", "policy.reasons", "alerts.enabled", "summary.enabled", "monitor.calibration")
+#: Its flags without them.
+ASKED_ONLY = tuple(part for name in _UNASKED for part in ("--set", f"{name}=false"))
 #: As of input that ends: sixty days in a topic are 86,400 windows of a stream's minute, which nobody asks of a backlog.
 _DEFAULT = ("--schema", DEFAULT_SCHEMA, "--set", "summary.window=1h")
 
@@ -58,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fraud1_flags(directory: Path) -> list[str]:
-    off = [part for name in _UNASKED for part in ("--set", f"{name}=false")]
-    return ["--schema", SCHEMA, "--model", f"file:{directory}/model", *off]
+    return ["--schema", SCHEMA, "--model", f"file:{directory}/model", *ASKED_ONLY]
 
 
 def _flags(directory: Path, until: str) -> list[str]:
