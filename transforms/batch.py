@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any
 
 import apache_beam as beam
-import msgspec
 import numpy as np
 import pyarrow as pa
 from apache_beam.utils.timestamp import Timestamp
@@ -100,6 +99,14 @@ class TransactionBatch:
             matrix[:, at] = column
         return matrix
 
+    def plain(self) -> TransactionBatch:
+        """This batch with dictionary columns decoded: Arrow sends dictionaries apart from the batch."""
+        rows = self.rows
+        if not any(pa.types.is_dictionary(kind) for kind in rows.schema.types):
+            return self
+        arrays = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in rows.columns]
+        return TransactionBatch(pa.RecordBatch.from_arrays(arrays, names=rows.schema.names))
+
     def pieces(self, most_rows: int) -> Iterator[TransactionBatch]:
         """This batch cut into views of at most `most_rows` rows."""
         for offset in range(0, len(self), most_rows):
@@ -120,14 +127,8 @@ def concat_batches(batches: Iterable[TransactionBatch]) -> TransactionBatch:
         return pending[0]
     rows = [batch.rows for batch in pending]
     if any(not each.schema.equals(rows[0].schema) for each in rows):  # some have been through the coder, some not yet
-        rows = [_plain(each) for each in rows]
+        rows = [batch.plain().rows for batch in pending]
     return TransactionBatch(pa.concat_batches(rows))
-
-
-def _plain(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with all dictionaries decoded, and nothing said of which column may have nulls."""
-    arrays = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in rows.columns]
-    return pa.RecordBatch.from_arrays(arrays, names=rows.schema.names)
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]], extra: Mapping[str, pa.DataType] | None = None) -> TransactionBatch:
@@ -167,41 +168,29 @@ def _schema_from(encoded: bytes) -> pa.Schema:
 
 
 class TransactionBatchCoder(beam.coders.Coder):
-    """Arrow's own wire format: a version byte; the schema and the dictionaries, each behind its length; the columns.
+    """Arrow's own wire format: a version byte, the schema's length, the schema, the columns.
 
-    A dictionary's column stands among the columns as indices. Schemas are parsed once per process; reading a batch
-    makes views into the received bytes. Batches of version 1, whose dictionaries are all decoded, are read as well.
-
-    Example:
-        >>> row = {"transaction_id": "t1", "event_time": 0, "amount_minor": 1}
-        >>> batch = from_rows([row] * 100)
-        >>> coder = TransactionBatchCoder()
-        >>> coder.decode(coder.encode(batch)) == batch
-        True
+    Schemas are parsed once per process; reading a batch makes views into the received bytes.
     """
 
-    VERSION = 2
+    VERSION = 1
 
     def encode(self, value: TransactionBatch) -> bytes:
-        rows, dictionaries = _without_dictionaries(value.rows)
+        rows = value.plain().rows
         schema = rows.schema.serialize()  # costs less than to find it in a cache: a schema's hash is slow
-        parts = bytes([self.VERSION]), _sized(schema), _sized(msgspec.msgpack.encode(dictionaries)), rows.serialize()
-        return b"".join(parts)
+        head = bytes([self.VERSION]) + schema.size.to_bytes(4, "big")
+        return b"".join((head, schema, rows.serialize()))
 
     def decode(self, encoded: bytes) -> TransactionBatch:
-        version, view = encoded[0], memoryview(encoded)[1:]
-        if version not in (1, self.VERSION):
+        if encoded[0] != self.VERSION:
             raise ValueError(
-                f"a transaction batch of coder version {version} cannot be read by version {self.VERSION}: "
+                f"a transaction batch of coder version {encoded[0]} cannot be read by version {self.VERSION}: "
                 "restore with the release that wrote it"
             )
-        schema, view = _split_off(view)
-        packed, view = _split_off(view) if version > 1 else (memoryview(_NO_DICTIONARIES), view)
-        rows = pa.ipc.read_record_batch(pa.py_buffer(view), _schema_from(bytes(schema)))
-        for at, values in _DICTIONARIES.decode(packed).items():
-            column = pa.DictionaryArray.from_arrays(rows.column(at), pa.array(values, pa.string()))
-            rows = rows.set_column(at, rows.schema.field(at).with_type(column.type), column)
-        return TransactionBatch(rows)
+        view = memoryview(encoded)
+        end = 5 + int.from_bytes(view[1:5], "big")
+        schema = _schema_from(bytes(view[5:end]))
+        return TransactionBatch(pa.ipc.read_record_batch(pa.py_buffer(view[end:]), schema))
 
     def estimate_size(self, value: TransactionBatch) -> int:
         """Bytes of the columns: Beam asks for metrics and caches, and would encode the batch to find out."""
@@ -212,37 +201,6 @@ class TransactionBatchCoder(beam.coders.Coder):
 
     def to_type_hint(self) -> type[TransactionBatch]:
         return TransactionBatch
-
-
-_TEXTS = pa.dictionary(pa.int32(), pa.string())
-_DICTIONARIES = msgspec.msgpack.Decoder(dict[int, list[str | None]])
-_NO_DICTIONARIES = msgspec.msgpack.encode({})
-#: Rows for each entry of a dictionary: with fewer, text takes less than indices and entries do.
-_DICTIONARY_PAYS = 8
-
-
-def _without_dictionaries(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, list[str | None]]]:
-    """The batch with indices where it has dictionaries, and these by the places of their columns."""
-    found = {}
-    for at, column in enumerate(rows.columns):
-        if not pa.types.is_dictionary(column.type):
-            continue
-        if column.type == _TEXTS and len(column.dictionary) * _DICTIONARY_PAYS <= len(column):
-            found[at], plain = column.dictionary.to_pylist(), column.indices
-        else:
-            plain = column.dictionary_decode()
-        rows = rows.set_column(at, rows.schema.field(at).with_type(plain.type), plain)
-    return rows, found
-
-
-def _sized(part: Any) -> bytes:
-    return len(part).to_bytes(4, "big") + memoryview(part)
-
-
-def _split_off(view: memoryview) -> tuple[memoryview, memoryview]:
-    """The part that begins with its length, and what is behind it."""
-    end = 4 + int.from_bytes(view[:4], "big")
-    return view[4:end], view[end:]
 
 
 beam.coders.registry.register_coder(TransactionBatch, TransactionBatchCoder)

@@ -65,7 +65,7 @@ def split_by_shard(batch: TransactionBatch, column: str, shards: int) -> Iterato
     places = event_order(batch)
     by_shard = np.argsort(shard_of if places is None else shard_of[places], kind="stable")
     ends = np.cumsum(np.bincount(shard_of, minlength=shards))
-    sorted_rows = batch.take(by_shard if places is None else places[by_shard])
+    sorted_rows = batch.take(by_shard if places is None else places[by_shard]).plain()
     start = 0
     for shard, end in enumerate(ends.tolist()):
         if end > start:

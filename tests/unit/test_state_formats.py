@@ -17,7 +17,7 @@ import pytest
 from io_connectors.spans import Span, SpanCoder
 from transforms import shard_log
 from transforms.alerts import Alert
-from transforms.batch import TransactionBatchCoder, concat_batches, from_rows, to_rows
+from transforms.batch import TransactionBatchCoder, from_rows, to_rows
 from transforms.hashing import stable_hash
 from transforms.struct_coder import StructCoder
 from transforms.suppress import example_alert
@@ -30,16 +30,6 @@ BATCH = (
     rb"X0Z%B5fOKRy!T|&i)MjK{S^1YSFK2EGF8`kPi&~+xrr6iZEQ6++3y!MkEqtj@ndI1ZK4toGuAlG-"
     rb"5h7Awtkzsn!IYN3?(D&%N$@`WdjjI&E|`i&8!9+YruB1*siPHW;~nmxMqXlr)tmZXtB7>_~%S-Tb%PdOz(=tJ(k~N_<-"
     rb"R9rhilTe~?WWf5P}7!$XGW^Q1A}zOnXCeBU^q0ePn0`QrEoceG`W`gQoz=q)|r1<}KA>>D%Pf71"
-)
-#: Of version 2: sixteen rows of two sources, which are a dictionary.
-BATCH_OF_SOURCES = (
-    rb"c-qYsJ#W)c@ZPiI1e#I{MIk~6WnjpHl<o{x>A(+2r4C5JN)5G?*pclpb)Z`ZhKh-?13!R~fgjKxz}O$qvA>|^?!9}7{ggtbB9*i5ozM6A?#}"
-    rb"N?0C`#>oJas42p&QkJZL}*-w=e0JRsM?)#VkGtdBP50^lp+K4J&)0>6JpJVM-M-QIOsk_q{L#@`4w5aZ-Slo#V7o<;Ch=}9Gb5cfu}VWe%PZ"
-    rb"A*E~(>yNXG$H;~sq{pE%SpwiSF!OB^K_9-B7iCD_i_25^*vjk=rk-MdOt&*cgjYr%_Yvq@3U}mK>RuTrth6{mCK-FLp2R&=^`n{vp7jJ?Wc{"
-    rb"{RQ}9fe(9Kvb+s#^3~j^dI6i;?^?c}{t%n}SyU+bxZ#!A!MLLTzvOPlEpXI7YFDkm!=jdaUaEnxq9#4baD;*!K_|UL@KBC;SFv-ISwU1IjnY"
-    rb")xDY#ukie2bHpLt3_JKo4=)I?Lj9c|_YP6gaMG+}wd>+C7xGJj9=c9&UdX0G`0ju*>uf(>~KfOV9A1m|j})OUvI-Xln8Zn3pD=sOz7Ky1$!v"
-    rb"6W^D0e?3``H;{Gvfu%pR<c1HJpIdUnoA_6j{K}G>f%2_7-In+7D8DUlYU1*t(c-+@JiMg;81y`L`OtXEKiTujycFAieuAAXUEh16>UiM2I=t"
-    rb"To@43nQe!zR*;QeoM4Yn$En^*w<7)IUurFRAK7p&@4|3{~C5drtcTx7sKG8YhVugpJY4tjIh0Qb%uz`#BHAK*7;ho&+"
 )
 ALERT = (
     "8ca8616c6572745f6964a26131ae7472616e73616374696f6e5f6964a26131aa6576656e745f74696d65b9313937302d3031"
@@ -58,19 +48,10 @@ def test_a_batch() -> None:
     assert to_rows(found) == to_rows(from_rows([row]))
 
 
-def test_a_batch_with_a_dictionary() -> None:
-    """Of where rows came from; such a batch and one of version 1 are joined."""
-    row = {"transaction_id": "t1", "event_time": 1_000_000, "customer_id": "c", "amount_minor": 5716}
-    found = TransactionBatchCoder().decode(zlib.decompress(base64.b85decode(BATCH_OF_SOURCES)))
-    assert found == from_rows([{**row, "source": f"in-{at // 8}"} for at in range(16)])
-    older = TransactionBatchCoder().decode(zlib.decompress(base64.b85decode(BATCH)))
-    assert to_rows(concat_batches([found, older])) == [*to_rows(found), *to_rows(older)]
-
-
 def test_a_batch_of_a_later_version_is_refused() -> None:
     """With its version and what can be done."""
-    with pytest.raises(ValueError, match="coder version 3 cannot be read by version 2: restore with the release"):
-        TransactionBatchCoder().decode(b"\x03" + zlib.decompress(base64.b85decode(BATCH))[1:])
+    with pytest.raises(ValueError, match="coder version 2 cannot be read by version 1: restore with the release"):
+        TransactionBatchCoder().decode(b"\x02" + zlib.decompress(base64.b85decode(BATCH))[1:])
 
 
 def test_what_a_shard_keeps() -> None:
