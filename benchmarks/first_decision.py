@@ -59,11 +59,11 @@ def measure_locally(rows: int = ROWS) -> Measured:
             for key, value in messages(make_transactions(rows)):
                 producer.produce(_TOPIC, value, key)
             producer.flush()
-            cluster = start_cluster(directory / "flink", ports={"rest": 0, "workers": 0})
             here = [
                 _seconds(kafka, directory, f"here-{run}", "?until=latest", "--runner=DirectRunner")
                 for run in range(RUNS)
             ]
+            cluster = start_cluster(directory / "flink", ports={"rest": 0, "workers": 0})  # it keeps cores busy
             on_flink = []
             for run in range(RUNS):
                 on_flink.append(_seconds(kafka, directory, f"flink-{run}", "", *cluster.flags))

@@ -65,10 +65,12 @@ def _load() -> None:
     from runners.flink.state_cache import weigh_by_bytes
     from runners.flink.state_commits import commit_together
     from runners.garbage import collect_seldom
+    from runners.kept_signatures import keep_signatures
 
     warm_up()
     weigh_by_bytes()
     commit_together()
+    keep_signatures()
     report_own_metrics()
     gc.collect()
     gc.freeze()  # the collector would touch, and so copy, what forks share
