@@ -31,7 +31,6 @@ from runners.emr.reach import check_reach
 from runners.flink.package import package
 from runners.flink.run import check_cluster, is_local
 from runners.garbage import collect_seldom
-from runners.kept_signatures import keep_signatures
 from runners.presets import FLINK, explanation, pipeline_options
 from transforms import tally
 from transforms.durations import SECOND, parse_duration
@@ -65,7 +64,6 @@ def main(argv: Sequence[str] | None = None, ready: Callable[[], None] = lambda: 
 
 
 def _run(command: CommandLine, ready: Callable[[], None]) -> int:
-    keep_signatures()
     plan, on_flink = make_plan(command.settings), command.runner == FLINK
     shards = plan.settings.pipeline.shards
     options = pipeline_options(command.runner, command.beam_args, plan.bounded, plan.ordering, shards)

@@ -14,6 +14,7 @@ from apache_beam.options.pipeline_options import (
 )
 
 from runners.flink.preset import DEFAULT_SHARDS, explain_preset, preset_arguments
+from runners.kept_signatures import keep_signatures
 from runners.kept_views import KeptViews
 from runners.prism import find_prism
 from transforms.errors import UserError
@@ -32,6 +33,8 @@ def pipeline_options(
 ) -> PipelineOptions:
     """Beam's options for a run: the runner's preset, overridden by what the user said.
 
+    From then on this process keeps the signatures that Beam has looked at.
+
     Args:
         runner: as given by `--runner`.
         beam_arguments: Beam's own flags, as given.
@@ -42,6 +45,7 @@ def pipeline_options(
     Raises:
         UserError: the runner cannot do what is asked of it.
     """
+    keep_signatures()
     if runner == FLINK:
         beam_arguments = [*preset_arguments(bounded, shards), *beam_arguments]
     options = KeptViews(beam_arguments)

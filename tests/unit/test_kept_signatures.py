@@ -15,7 +15,8 @@ from apache_beam.transforms import core, userstate
 from apache_beam.transforms.userstate import BagStateSpec
 
 from runners import kept_signatures
-from runners.kept_signatures import arguments_of, keep_signatures
+from runners.kept_signatures import arguments_of
+from runners.presets import pipeline_options
 
 _LOG = BagStateSpec("log", BytesCoder())
 
@@ -82,7 +83,7 @@ def test_the_first_look_and_all_later_ones_find_what_beam_does(function: Any) ->
 
 
 def test_beam_looks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At what has no default values; and it finds the state of a function that has."""
+    """Once a run has its options: at what has no default values; and it finds the state of a function that has."""
 
     class Fresh(Remember):
         def start_bundle(self) -> None:
@@ -97,7 +98,7 @@ def test_beam_looks_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(core, "get_function_args_defaults", beams)  # and so again after this test
     monkeypatch.setattr(kept_signatures, "beams_arguments_of", look)
-    keep_signatures()
+    pipeline_options("DirectRunner", [], bounded=True)
     for _ in range(3):
         assert userstate.get_dofn_specs(make(Fresh)) == ({_LOG}, set())
     assert (looks.count("start_bundle"), looks.count("process")) == (1, 3)
