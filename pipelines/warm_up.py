@@ -54,4 +54,4 @@ def warm_up() -> None:
     if scored is not None:
         decided = decide_batch(scored, model, model.manifest.thresholds)
         decision_messages(decided)
-        list(window_partials(decided, Windows(HOUR, HOUR), None, HOUR))
+        list(window_partials(decided, Windows(HOUR, HOUR), None))

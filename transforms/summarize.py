@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
 
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
@@ -14,8 +13,16 @@ from apache_beam.utils.timestamp import Timestamp
 from transforms.batch import TransactionBatch
 from transforms.durations import DAY, HOUR, SECOND
 from transforms.errors import UserError
-from transforms.window_summary import Windows, WindowSummary, window_partials, window_summaries
-from transforms.windowing import IntoWindows, in_window, pane_of, windowing
+from transforms.open_windows import SummarizeOpenWindows, TellWindows
+from transforms.window_summary import (
+    Windows,
+    WindowSummary,
+    add_counts,
+    read_counts,
+    window_partials,
+    window_summaries,
+)
+from transforms.windowing import IntoWindows, in_window, windowing
 
 __all__ = ["SummarizeWindows", "WindowSummary"]
 
@@ -25,9 +32,11 @@ class SummarizeWindows(beam.PTransform[PCollection[TransactionBatch], PCollectio
 
     On a stream a window is summarised when the watermark passes its end, before that every `early_us`
     of processing time if asked to, and again for each late row that comes within the allowed lateness;
-    each summary counts everything so far. Rows later than that are in no summary, as Beam's windows
-    have it; their decisions are not touched. Input that is bounded is summarised once, whole, at its end:
-    the watermark of such input tells early from late no better, and each window costs far less.
+    each summary counts everything so far. Rows later than that are in no summary, and counted by the metric
+    `summaries.rows_too_late`; their decisions are not touched.
+
+    Input that is bounded is summarised once, whole, at its end: the watermark of such input tells early from late
+    no better.
 
     The summaries are in the windows they tell of.
 
@@ -37,6 +46,8 @@ class SummarizeWindows(beam.PTransform[PCollection[TransactionBatch], PCollectio
         allowed_lateness_us: how long a closed window still takes late rows.
         early_us: how often an open window reports, in whole seconds; None for only when it closes.
         by: a column to part each window by, such as `merchant_category`; rows without a value count together.
+            On a stream each value is remembered for good, with a hundred bytes: too many would be a burden.
+        now: the clock by which open windows report.
 
     Raises:
         UserError: a length that windows cannot have.
@@ -63,6 +74,7 @@ class SummarizeWindows(beam.PTransform[PCollection[TransactionBatch], PCollectio
         allowed_lateness_us: int = HOUR,
         early_us: int | None = None,
         by: str | None = None,
+        now: Callable[[], Timestamp] = Timestamp.now,
     ) -> None:
         super().__init__()
         self.windows = Windows(window_us, window_us if every_us is None else every_us)
@@ -74,36 +86,35 @@ class SummarizeWindows(beam.PTransform[PCollection[TransactionBatch], PCollectio
         self.allowed_lateness_us = allowed_lateness_us
         self.early_us = early_us
         self.by = by
+        self.now = now
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> PCollection[WindowSummary]:
         summaries: PCollection[WindowSummary]
         if pcoll.is_bounded:
-            count = beam.ParDo(_CountByDay(self.windows, self.by)).with_output_types(_Partial)
-            grouped = (
+            summaries = (
                 pcoll
-                | "CountByDay" >> count
+                | "CountByDay" >> beam.ParDo(_CountByDay(self.windows, self.by)).with_output_types(_Dated)
                 | "UntilTheEnd" >> beam.WindowInto(GlobalWindows())
                 | "GroupDays" >> beam.GroupByKey()
-            )
-            summaries = grouped | "SummarizeDays" >> IntoWindows(
-                _SummarizeDay(self.windows, self.by), WindowSummary, self.windowing()
+                | "SummarizeDays" >> IntoWindows(_SummarizeDay(self.windows, self.by), WindowSummary, self.windowing())
             )
             return summaries
-        counted = pcoll | "CountByWindow" >> IntoWindows(
-            _CountByWindow(self.windows, self.by), _Partial, self.windowing()
+        how = TellWindows(self.windows, self.allowed_lateness_us, self.early_us, self.by, self.now)
+        summaries = (
+            pcoll
+            | "Count" >> beam.ParDo(_Count(self.windows, self.by)).with_output_types(tuple[str, bytes])
+            | "AnyWindow" >> beam.WindowInto(GlobalWindows())
+            | "Tell" >> IntoWindows(SummarizeOpenWindows(how), WindowSummary, self.windowing())
         )
-        summarize = beam.ParDo(_SummarizeWindow(self.windows, self.by)).with_output_types(WindowSummary)
-        summaries = counted | "GroupWindows" >> beam.GroupByKey() | "Summarize" >> summarize
         return summaries
 
     def windowing(self) -> Windowing:
-        """The windows and when they fire, as Beam has them."""
+        """The windows of the summaries, and when what is grouped by them fires, as Beam has it."""
         return windowing(self.windows, self.allowed_lateness_us, self.early_us)
 
 
-#: (category, number of a span of time) and a partial count. The span is part of the key, because on
-#: some runners all windows of a key share one worker, or cost more the more of them there are.
-_Partial = tuple[tuple[str, int], bytes]
+#: (category, number of a day) and a partial count. The day is part of the key, so that days are spread.
+_Dated = tuple[tuple[str, int], bytes]
 
 
 class _Counting(beam.DoFn):
@@ -112,31 +123,21 @@ class _Counting(beam.DoFn):
         self.by = by
 
 
-class _CountByWindow(_Counting):
-    def process(self, element: TransactionBatch) -> Iterator[_Partial]:
-        for key, earliest, partial in window_partials(element, self.windows, self.by, self.windows.every):
-            # The time of a counted row: not before the batch's own, so that nothing turns late here.
-            timestamp = Timestamp(micros=earliest - earliest % 1000)
-            yield in_window((key, partial), key[1] * self.windows.every, self.windows.size, timestamp)
-
-
-class _SummarizeWindow(_Counting):
-    def process(
-        self, element: tuple[tuple[str, int], Iterable[bytes]], pane: Any = beam.DoFn.PaneInfoParam
-    ) -> Iterator[WindowSummary]:
-        (category, _), partials = element
-        yield from window_summaries(category, partials, self.windows, self.by, *pane_of(pane))
+class _Count(_Counting):
+    def process(self, element: TransactionBatch) -> Iterator[tuple[str, bytes]]:
+        for category, _, partial in window_partials(element, self.windows, self.by):
+            yield category, partial
 
 
 class _CountByDay(_Counting):
-    def process(self, element: TransactionBatch) -> Iterator[_Partial]:
-        for key, _, partial in window_partials(element, self.windows, self.by, DAY):
-            yield key, partial
+    def process(self, element: TransactionBatch) -> Iterator[_Dated]:
+        for category, day, partial in window_partials(element, self.windows, self.by, DAY):
+            yield (category, day), partial
 
 
 class _SummarizeDay(_Counting):
     def process(self, element: tuple[tuple[str, int], Iterable[bytes]]) -> Iterator[WindowSummary]:
         (category, _), partials = element
-        for summary in window_summaries(category, partials, self.windows, self.by):
+        for summary in window_summaries(category, add_counts(read_counts(partials)), self.windows, self.by):
             last = Timestamp(micros=summary.window_end - 1000)
             yield in_window(summary, summary.window_start, self.windows.size, last)

@@ -23,18 +23,19 @@ def can_hold(timer: Any) -> bool:
     return hasattr(timer, "_timer_coder_impl")
 
 
-def set_timer_with_hold(timer: Any, fire: Timestamp, hold: Timestamp) -> None:
+def set_timer_with_hold(timer: Any, fire: Timestamp, hold: Timestamp, tag: str = "") -> None:
     """Set an event-time timer that fires at `fire` and holds the output watermark at `hold` until then.
 
     Args:
         timer: what `DoFn.TimerParam` gives; `can_hold` says whether this works.
         fire: when to fire, in event time.
         hold: at most `fire`.
+        tag: which timer of its family, as in `timer.set`.
     """
     # The same message `timer.set` sends, with its hold.
     message = userstate.Timer(
         user_key=timer._key,
-        dynamic_timer_tag="",
+        dynamic_timer_tag=tag,
         windows=(timer._window,),
         clear_bit=False,
         fire_timestamp=fire,

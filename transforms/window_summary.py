@@ -24,7 +24,7 @@ QUANTILES = (0.5, 0.9, 0.99)
 
 #: A partial count is an int64 matrix with a row for each (window, decision, score bin) that occurs:
 #: window start, decision * SCORE_BINS + bin, count, sum of amounts. It travels as its bytes.
-_START, _CELL, _COUNT, _AMOUNT = range(4)
+START, CELL, COUNT, AMOUNT = range(4)
 _COLUMNS = 4
 _CELLS = len(DECISIONS) * SCORE_BINS
 # A bin's middle is within 0.8 % of the scores in it: more than four digits would pretend.
@@ -110,19 +110,18 @@ class Windows:
 
 
 def window_partials(
-    batch: TransactionBatch, windows: Windows, by: str | None, span: int
-) -> Iterator[tuple[tuple[str, int], int, bytes]]:
+    batch: TransactionBatch, windows: Windows, by: str | None, span: int | None = None
+) -> Iterator[tuple[str, int, bytes]]:
     """Partial counts of a decided batch, one for each category and span of time that it touches.
 
     Args:
         batch: rows with `score` and `decision`.
         windows: to count in.
         by: the column that parts a window's rows, or None.
-        span: windows that start in the same `span` microseconds share a partial count;
-            `windows.every` gives each window its own.
+        span: windows that start in the same `span` microseconds share a partial count; None for one of all windows.
 
     Yields:
-        (category, number of the span), the earliest event time counted, and the partial count.
+        The category, the number of the span (0 where there are none), and the partial count.
         An empty category stands for none.
 
     Raises:
@@ -139,19 +138,17 @@ def window_partials(
     rows, packed = rows[order], packed[order]
     first = _changes(packed)
     table = np.empty((len(first), _COLUMNS), dtype=np.int64)
-    table[:, _START] = starts[order[first]]
-    table[:, _CELL] = packed[first] % _CELLS
-    table[:, _COUNT] = np.diff(first, append=len(packed))
-    table[:, _AMOUNT] = np.add.reduceat(batch.numpy("amount_minor")[rows], first)
-    groups = _changes(codes[rows[first]], table[:, _START] // span)
-    earliest = np.minimum.reduceat(np.minimum.reduceat(batch.numpy("event_time")[rows], first), groups)
-    numbers, owners = table[groups, _START] // span, codes[rows[first[groups]]]
+    table[:, START] = starts[order[first]]
+    table[:, CELL] = packed[first] % _CELLS
+    table[:, COUNT] = np.diff(first, append=len(packed))
+    table[:, AMOUNT] = np.add.reduceat(batch.numpy("amount_minor")[rows], first)
+    spans = table[:, START] // span if span else np.zeros(len(table), dtype=np.int64)
+    owners = codes[rows[first]]
+    groups = _changes(owners, spans)
     content, width = table.tobytes(), _COLUMNS * 8
     edges = [*(groups * width).tolist(), len(content)]
-    for place, (owner, number, time) in enumerate(
-        zip(owners.tolist(), numbers.tolist(), earliest.tolist(), strict=True)
-    ):
-        yield (names[owner], number), time, content[edges[place] : edges[place + 1]]
+    for place, (owner, number) in enumerate(zip(owners[groups].tolist(), spans[groups].tolist(), strict=True)):
+        yield names[owner], number, content[edges[place] : edges[place + 1]]
 
 
 def _categories(batch: TransactionBatch, by: str | None) -> tuple[list[str], Ints]:
@@ -174,12 +171,33 @@ def _changes(*columns: Ints) -> Ints:
     return np.flatnonzero(differs)
 
 
-def window_summaries(
-    category: str, partials: Iterable[bytes], windows: Windows, by: str | None, pane: Pane = "on_time", firing: int = 0
-) -> list[WindowSummary]:
-    """The summaries of all windows in some partial counts of one category, in the windows' order."""
+def read_counts(partials: Iterable[bytes]) -> Ints:
+    """Partial counts as one matrix."""
+    return np.frombuffer(b"".join(partials), dtype=np.int64).reshape(-1, _COLUMNS)
+
+
+def add_counts(counts: Ints) -> Ints:
+    """The same counts with one row for each window, decision and score bin, in this order.
+
+    Example:
+        >>> add_counts(np.array([[60, 2, 1, 500], [0, 7, 1, 100], [60, 2, 3, 50]])).tolist()
+        [[0, 7, 1, 100], [60, 2, 4, 550]]
+    """
+    counts = counts[np.lexsort((counts[:, CELL], counts[:, START]))]
+    cells = _changes(counts[:, START], counts[:, CELL])
+    added = counts[cells]
+    if len(cells):
+        added[:, COUNT] = np.add.reduceat(counts[:, COUNT], cells)
+        added[:, AMOUNT] = np.add.reduceat(counts[:, AMOUNT], cells)
+    return added
+
+
+def window_summaries(category: str, table: Ints, windows: Windows, by: str | None) -> list[WindowSummary]:
+    """The on-time summaries of all windows in a category's counts, as `add_counts` gives them, in the same order."""
+    if not len(table):
+        return []
     summaries: list[WindowSummary] = []
-    totals = _totals(partials)
+    totals = _totals(table)
     for at, start in enumerate(totals.starts):
         slots = range(totals.edges[at], totals.edges[at + 1])
         decisions = [DECISIONS[totals.decisions[slot]] for slot in slots]
@@ -196,8 +214,6 @@ def window_summaries(
                 amounts_minor=dict(zip(decisions, (totals.amounts[slot] for slot in slots), strict=True)),
                 alert_rate=1 - counts.get(DECISIONS[0], 0) / transactions,
                 score_quantiles=dict(zip(decisions, (totals.quantiles[slot] for slot in slots), strict=True)),
-                pane=pane,
-                firing=firing,
             )
         )
     return summaries
@@ -215,24 +231,22 @@ class _Totals:
     quantiles: list[tuple[float, float, float]]
 
 
-def _totals(partials: Iterable[bytes]) -> _Totals:
-    table = np.frombuffer(b"".join(partials), dtype=np.int64).reshape(-1, _COLUMNS)
-    table = table[np.lexsort((table[:, _CELL], table[:, _START]))]
-    starts, decisions = table[:, _START], table[:, _CELL] // SCORE_BINS
+def _totals(table: Ints) -> _Totals:
+    starts, decisions = table[:, START], table[:, CELL] // SCORE_BINS
     slots = _changes(starts, decisions)
-    running = np.cumsum(table[:, _COUNT])
-    before = running[slots] - table[slots, _COUNT]
-    counts = np.add.reduceat(table[:, _COUNT], slots)
+    running = np.cumsum(table[:, COUNT])
+    before = running[slots] - table[slots, COUNT]
+    counts = np.add.reduceat(table[:, COUNT], slots)
     # A slot's rows are in the order of the score, so a quantile is where the running count reaches its
     # share. The epsilon keeps rounding from asking for one row more.
     reached = [np.searchsorted(running, before + counts * (share * (1 - 1e-12))) for share in QUANTILES]
-    bins = [(table[at, _CELL] % SCORE_BINS).tolist() for at in reached]
+    bins = [(table[at, CELL] % SCORE_BINS).tolist() for at in reached]
     windows = _changes(starts[slots])
     return _Totals(
         starts=starts[slots[windows]].tolist(),
         edges=[*windows.tolist(), len(slots)],
         decisions=decisions[slots].tolist(),
         counts=counts.tolist(),
-        amounts=np.add.reduceat(table[:, _AMOUNT], slots).tolist(),
+        amounts=np.add.reduceat(table[:, AMOUNT], slots).tolist(),
         quantiles=[(_MIDDLES[a], _MIDDLES[b], _MIDDLES[c]) for a, b, c in zip(*bins, strict=True)],
     )

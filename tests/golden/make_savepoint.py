@@ -1,9 +1,10 @@
 """Write the savepoint that `test_savepoint.py` restores: `python -m tests.golden.make_savepoint`.
 
 It holds everything a stream remembers, in the form that the state had when it was written: ids seen, histories, rows
-that wait for their turn, timers, alerts sent, what is left to read. It must stay as it is for as long as savepoints of
-its release are to be read; it is written anew, by the release before, when a release drops that. Beside it lie the
-rows of its topic (the part it has seen, and the part it has not) and what was decided on all of them without a break.
+that wait for their turn, timers, alerts sent, windows that are open, what is left to read. It must stay as it is for as
+long as savepoints of its release are to be read; it is written anew, by the release before, when a release drops that.
+Beside it lie the rows of its topic (the part it has seen, and the part it has not) and what was decided on all of them
+without a break.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ DIRECTORY = Path(__file__).parent / "savepoint"
 #: Part of the state, as the topics of a stream are.
 NAME = "golden"
 SOURCE = "simulator:?customers=20&terminals=300&days=30&seed=11"
-#: Alerts of days before the savepoint matter after it.
-LONG = RULES.replace('"1h"', '"2d"')
+#: Alerts of days before the savepoint matter after it, and a window is open in it.
+LONG = RULES.replace('"1h"', '"2d"') + '[summary]\nwindow = "2d"\n'
 DAY = 86_400_000
 FIRST = 1_735_689_600_000  # 2025-01-01
 DECIDED, SEEN = FIRST + 14 * DAY, FIRST + 21 * DAY

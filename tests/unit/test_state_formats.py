@@ -15,12 +15,13 @@ import pyarrow as pa
 import pytest
 
 from io_connectors.spans import Span, SpanCoder
-from transforms import shard_log
+from transforms import open_windows, shard_log
 from transforms.alerts import Alert
 from transforms.batch import TransactionBatchCoder, from_rows, to_rows
 from transforms.hashing import stable_hash
 from transforms.struct_coder import StructCoder
 from transforms.suppress import example_alert
+from transforms.window_summary import read_counts
 
 BATCH = (
     rb"c-o~?y-or_5S}}Z^MXXLAcVrgf`Sq|OQIB(6qwNA1y;F)`^nv6Frl!t^Z_g^EqMSRfCunFd;-"
@@ -39,6 +40,8 @@ ALERT = (
 )
 #: What one bundle changed: marks, and one matrix of rows.
 ENTRY = "929a02020304050607c4017608c391c434" + "02000000" + "".join(f"{n:02x}00000000000000" for n in range(6))
+#: Marks of two windows, and the counts of one decision and score in one of them.
+WINDOWS = "929701020304c30592943c01c3c2947800c2c3c4203c00000000000000070000000000000008000000000000000900000000000000"
 
 
 def test_a_batch() -> None:
@@ -61,6 +64,20 @@ def test_what_a_shard_keeps() -> None:
     assert (found.marks.oldest, found.marks.held) == (8, True)
     assert [shard_log.unpack(packed).tolist() for packed in found.rows] == [[[0, 1, 2], [3, 4, 5]]]
     assert shard_log.pack(np.arange(6, dtype=np.int64).reshape(2, 3)) == found.rows[0]
+
+
+def test_what_is_kept_of_windows() -> None:
+    """Marks, and rows of four little-endian numbers: window start, decision and score bin, count, amount."""
+    found = msgspec.msgpack.decode(bytes.fromhex(WINDOWS), type=open_windows.Entry)
+    assert found.marks == open_windows.Marks(
+        frontier=2,
+        hold=3,
+        forget=4,
+        early=True,
+        rewrite_at=5,
+        windows=[open_windows.OpenWindow(60, 1, closed=True), open_windows.OpenWindow(120, changed=True)],
+    )
+    assert read_counts([found.counts]).tolist() == [[60, 7, 8, 9]]
 
 
 def test_a_span() -> None:
