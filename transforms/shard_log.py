@@ -21,13 +21,23 @@ LOG_SLACK = 8192  # log rows beyond twice the live ones before it is rewritten
 #: Entries, and bytes of rows, that `recent` has at most.
 MOST_ENTRIES, MOST_BYTES = 64, 32_768
 
+#: Matrices of fewer columns are written as they are: looking at them costs more than their bytes do.
+FEW_COLUMNS = 256
+_WIDE, _NARROW, _ROW = struct.Struct("<I"), struct.Struct("<II"), struct.Struct("<qHB")
+_IS_NARROW = 1 << 31
+#: How many bytes a number of so many bits takes.
+_WIDTHS = (0, *[1] * 8, *[2] * 8, *[4] * 16, *[8] * 31)
+
 Matrix = np.ndarray[Any, Any]
 
 
 class Marks(msgspec.Struct, array_like=True):
-    """How far a shard has come. Fields may be added at the end, never moved."""
+    """How far a shard has come. Fields may be added at the end, never moved.
 
-    schema_version: int = 2
+    Version 3 has narrow rows among its matrices; what version 2 wrote is read as well.
+    """
+
+    schema_version: int = 3
     frontier: int = -(2**63)  # rows before it have been taken, microseconds
     fire: int = 0  # when the flush timer is set to, microseconds; 0 for not set
     hold: int = 0
@@ -99,18 +109,52 @@ class ShardLog:
 
 
 def pack(matrix: Matrix) -> bytes:
-    """A log matrix as bytes: its number of rows, then its values, little-endian."""
-    return struct.pack("<I", matrix.shape[0]) + np.ascontiguousarray(matrix, dtype="<i8").tobytes()
+    """A log matrix as bytes: its number of rows, then its values, little-endian; of many columns, in narrow rows.
+
+    Most of what a log has is 0, or the same all along, or a time or an amount of not many digits. So each row of a
+    narrow matrix says where its values begin, whether they are thousands, and how many bytes each of them has.
+    """
+    rows, columns = matrix.shape
+    if columns < FEW_COLUMNS:
+        return _WIDE.pack(rows) + np.ascontiguousarray(matrix, dtype="<i8").tobytes()
+    heads, contents = [_NARROW.pack(rows | _IS_NARROW, columns)], []
+    for row, least, most in zip(matrix, matrix.min(axis=1).tolist(), matrix.max(axis=1).tolist(), strict=True):
+        if most - least > 0xFFFF_FFFF * 1000:
+            heads.append(_ROW.pack(0, 1, 8))
+            contents.append(np.ascontiguousarray(row, dtype="<i8").tobytes())
+            continue
+        steps, unit = row - least, 1
+        if most - least > 0xFF and not (steps % 1000).any():
+            steps, unit = steps // 1000, 1000
+        width = _WIDTHS[((most - least) // unit).bit_length()]
+        heads.append(_ROW.pack(least, unit, width))
+        contents.append(steps.astype(f"<u{width}").tobytes() if width else b"")
+    return b"".join([*heads, *contents])
 
 
 def unpack(packed: bytes) -> Matrix:
     """The matrix that `pack` has packed."""
-    (rows,) = struct.unpack_from("<I", packed)
-    return np.frombuffer(packed, dtype="<i8", offset=4).reshape(rows, -1)
+    (rows,) = _WIDE.unpack_from(packed)
+    if not rows & _IS_NARROW:
+        return np.frombuffer(packed, dtype="<i8", offset=_WIDE.size).reshape(rows, -1)
+    rows, columns = rows ^ _IS_NARROW, _NARROW.unpack_from(packed)[1]
+    matrix = np.empty((rows, columns), dtype=np.int64)
+    at = _NARROW.size + rows * _ROW.size
+    for row, (least, unit, width) in zip(matrix, _ROW.iter_unpack(packed[_NARROW.size : at]), strict=True):
+        if width:
+            row[:] = np.frombuffer(packed, dtype=f"<u{width}", count=columns, offset=at)
+            row *= unit
+            row += least
+        else:
+            row[:] = least
+        at += columns * width
+    return matrix
 
 
 def _decode(written: bytes) -> Entry:
     entry = msgspec.msgpack.decode(written, type=Entry)
+    if entry.marks.schema_version == 2:
+        entry.marks.schema_version = 3
     if entry.marks.schema_version != Marks().schema_version:
         raise ValueError(
             f"state of version {entry.marks.schema_version} cannot be read by version {Marks().schema_version}: "

@@ -25,6 +25,8 @@ RECORDED = {
 #: Rows become messages some at a time: how many more such pieces there are of `MANY`, and the most that one takes.
 PIECES = {"format": (MANY - 1) // _AT_ONCE - (FEW - 1) // _AT_ONCE}
 OF_A_PIECE = 250
+#: The numbers of more rows reach further: a column of theirs may be packed for state in another way.
+OF_A_COLUMN = {"features": 60}
 #: Instructions are not the same in every Python and in every release of a library, nor is a change of a few lines a
 #: regression. A loop over rows is none of a few lines: it costs thousands.
 MARGIN = 1.2
@@ -32,10 +34,11 @@ MARGIN = 1.2
 
 @pytest.mark.parametrize(("step", "model"), RECORDED)
 def test_a_batch_costs_the_same_instructions_however_many_rows_it_has(step: str, model: str) -> None:
-    """Eight times the rows take not one instruction more, or a few a piece; and no more than were last recorded."""
+    """Eight times the rows take no instruction more but for pieces and columns, and no more than were last recorded."""
     step_call(step, model, FEW)()  # decoders and the like are made once
     few, many = (instructions(step_call(step, model, rows)) for rows in (FEW, MANY))
-    assert few <= many <= few + OF_A_PIECE * PIECES.get(step, 0), f"{(many - few) / (MANY - FEW):.1f} for each row"
+    allowed = OF_A_PIECE * PIECES.get(step, 0) + 2 * OF_A_COLUMN.get(step, 0)
+    assert few <= many <= few + allowed, f"{(many - few) / (MANY - FEW):.1f} for each row"
     assert few < MARGIN * RECORDED[step, model]
 
 

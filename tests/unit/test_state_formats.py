@@ -66,6 +66,16 @@ def test_what_a_shard_keeps() -> None:
     assert shard_log.pack(np.arange(6, dtype=np.int64).reshape(2, 3)) == found.rows[0]
 
 
+def test_a_matrix_of_many_columns() -> None:
+    """Narrow rows: the number of rows with a mark, that of columns; of each row its least, its unit, bytes a value."""
+    times = 1_700_000_000_000_000 + np.arange(256) * 1_000_000
+    matrix = np.stack([np.full(256, -1), times, np.arange(256) - 3])
+    head = "0300008000010000" + "ffffffffffffffff010000" + "00401e18240a0600e80304" + "fdffffffffffffff010001"
+    packed = bytes.fromhex(head) + (np.arange(256, dtype="<u4") * 1000).tobytes() + bytes(range(256))
+    assert shard_log.pack(matrix) == packed
+    assert shard_log.unpack(packed).tolist() == matrix.tolist()
+
+
 def test_what_is_kept_of_windows() -> None:
     """Marks, and rows of four little-endian numbers: window start, decision and score bin, count, amount."""
     found = msgspec.msgpack.decode(bytes.fromhex(WINDOWS), type=open_windows.Entry)
