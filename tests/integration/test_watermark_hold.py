@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from transforms.enrich import EnrichTransactions
 from transforms.features import Declaration, FeatureSet
 from transforms.summarize import SummarizeWindows
 
+#: Beam says that it ends Prism when this process ends, and the output that pytest gave it is closed.
+logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
 SUM = Declaration(kind="sum", entity="terminal_id", column="amount", windows=("1m",))
 NAME = SUM.expand()[0].name
 
