@@ -33,7 +33,8 @@ class SummarizeWindows(beam.PTransform[PCollection[TransactionBatch], PCollectio
     On a stream a window is summarised when the watermark passes its end, before that every `early_us`
     of processing time if asked to, and again for each late row that comes within the allowed lateness;
     each summary counts everything so far. Rows later than that are in no summary, and counted by the metric
-    `summaries.rows_too_late`; their decisions are not touched.
+    `summaries.rows_too_late`; their decisions are not touched. How far the watermark is, is known by the windows it has
+    passed: a late row may be counted for longer than it must.
 
     Input that is bounded is summarised once, whole, at its end: the watermark of such input tells early from late
     no better.
