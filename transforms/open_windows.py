@@ -1,4 +1,4 @@
-"""The stateful stage under `SummarizeWindows` on a stream: one state for all windows of a category.
+"""The stateful stage under `SummarizeWindows` on a stream: one state for all windows of a kind.
 
 Beam's own windows would do, but cost 8 milliseconds each: a runner keeps triggers, holds and timers of every window,
 and begins a bundle for each one's result. Here a batch adds one partial count to one bag, whatever number of windows it
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import msgspec
@@ -42,6 +42,29 @@ MOST_ENTRIES, SLACK_BYTES = 64, 65_536
 _EARLIEST = -(2**63)
 
 
+class Kind(NamedTuple):
+    """The windows that share a state, and its key: of one length and period, and of one category.
+
+    Windows of other lengths than today's, which a savepoint may hold, have a state of their own and are told of as
+    they were meant to be.
+
+    Attributes:
+        by: the column that parts windows; empty where none does.
+        category: its value; empty for none.
+        size, every: a window's length and period, in microseconds.
+    """
+
+    by: str
+    category: str
+    size: int
+    every: int
+
+    @property
+    def windows(self) -> Windows:
+        """The windows."""
+        return Windows(self.size, self.every)
+
+
 class OpenWindow(msgspec.Struct, array_like=True):
     """How far a window has been told. Fields may be added at the end, never moved."""
 
@@ -52,7 +75,7 @@ class OpenWindow(msgspec.Struct, array_like=True):
 
 
 class Marks(msgspec.Struct, array_like=True):
-    """How far a category's windows have come. Fields may be added at the end, never moved."""
+    """How far the windows of a kind have come. Fields may be added at the end, never moved."""
 
     schema_version: int = 1
     frontier: int = _EARLIEST  # what the watermark is known to have passed, microseconds
@@ -71,7 +94,7 @@ class Entry(msgspec.Struct, array_like=True):
 
 
 class WindowLog:
-    """The windows of one category, for as long as a call lasts; `save` writes what has changed.
+    """The windows of one kind, for as long as a call lasts; `save` writes what has changed.
 
     Each call appends one entry to a bag: the marks as they are now, and the partial count taken in. Once there are
     many, the counts that are still asked for become one entry.
@@ -121,18 +144,16 @@ def _decode(written: bytes) -> Entry:
 
 @dataclass(frozen=True)
 class TellWindows:
-    """When windows are told of; `tell_windows` makes the DoFn. See `SummarizeWindows` for what the arguments are."""
+    """When windows are told of; see `SummarizeWindows` for what the arguments are."""
 
-    windows: Windows
     allowed_lateness: int
     early: int | None
-    by: str | None
     now: Callable[[], Timestamp]
 
-    def take(self, category: str, partial: bytes, log: WindowLog, times: Any, early: Any) -> Iterator[Any]:
+    def take(self, kind: Kind, partial: bytes, log: WindowLog, times: Any, early: Any) -> Iterator[Any]:
         """Add a partial count; what comes late to a window that was told of is told at once."""
         now, counts = log.marks, read_counts([partial])
-        fits = counts[:, START] + self._kept > now.frontier
+        fits = counts[:, START] + self._kept(kind) > now.frontier
         if not fits.all():
             Metrics.counter("summaries", "rows_too_late").inc(int(counts[~fits, COUNT].sum()))
             counts = counts[fits]
@@ -141,10 +162,10 @@ class TellWindows:
         for start in np.unique(counts[:, START]).tolist():
             window = known.get(start)
             if window is None:
-                window = OpenWindow(start, closed=self._last(start) <= now.frontier)
+                window = OpenWindow(start, closed=_last(kind, start) <= now.frontier)
                 now.windows.append(window)
                 if not window.closed:
-                    times.set(_at(self._last(start)), dynamic_timer_tag=f"end:{start}")
+                    times.set(_at(_last(kind, start)), dynamic_timer_tag=f"end:{start}")
             window.changed = True
             if window.closed:
                 late.append(window)
@@ -152,82 +173,84 @@ class TellWindows:
         if self.early and not now.early and any(window.changed and not window.closed for window in now.windows):
             now.early = True
             early.set(self.now() + Duration(micros=self.early))
-        self._hold(now, times, lower=True)
-        self._forget_later(now, times)
-        yield from self._tell(category, late, "late", log)
+        _hold(kind, now, times, lower=True)
+        self._forget_later(kind, now, times)
+        yield from _tell(kind, late, "late", log)
         log.save()
 
-    def passed(self, at: Timestamp, category: str, log: WindowLog, times: Any) -> Iterator[Any]:
+    def passed(self, at: Timestamp, kind: Kind, log: WindowLog, times: Any) -> Iterator[Any]:
         """Tell of the windows that the watermark has passed, and let go of those that take no more rows."""
-        now = log.marks
+        now, kept = log.marks, self._kept(kind)
         now.frontier = max(now.frontier, int(at.micros))
-        due = [window for window in now.windows if not window.closed and self._last(window.start) <= now.frontier]
-        yield from self._tell(category, due, "on_time", log)
+        due = [window for window in now.windows if not window.closed and _last(kind, window.start) <= now.frontier]
+        yield from _tell(kind, due, "on_time", log)
         for window in due:
             window.closed = True
-        now.windows = [each for each in now.windows if not each.closed or each.start + self._kept > now.frontier]
+        now.windows = [window for window in now.windows if not window.closed or window.start + kept > now.frontier]
         if now.forget is not None and now.forget <= now.frontier:
             now.forget = None
-        self._forget_later(now, times)
+        self._forget_later(kind, now, times)
         if due and can_hold(times):
             times.set(at, dynamic_timer_tag="left")
         log.save()
 
-    def report(self, category: str, log: WindowLog) -> Iterator[Any]:
+    def report(self, kind: Kind, log: WindowLog) -> Iterator[Any]:
         """Tell of the open windows that have new rows."""
         log.marks.early = False
         changed = [window for window in log.marks.windows if window.changed and not window.closed]
-        yield from self._tell(category, changed, "early", log)
+        yield from _tell(kind, changed, "early", log)
         log.save()
 
-    def let_go(self, log: WindowLog, times: Any) -> None:
+    def let_go(self, kind: Kind, log: WindowLog, times: Any) -> None:
         """Hold the watermark no longer than at the oldest open window; what was told has left by now."""
-        self._hold(log.marks, times, lower=False)
+        _hold(kind, log.marks, times, lower=False)
         log.save()
 
-    @property
-    def _kept(self) -> int:
-        """How long after its start a window takes rows."""
-        return self.windows.size - 1000 + self.allowed_lateness
+    def _kept(self, kind: Kind) -> int:
+        """How long after its start a window takes rows; in whole milliseconds, as timers are."""
+        return _last(kind, 0) - -self.allowed_lateness // 1000 * 1000
 
-    def _last(self, start: int) -> int:
-        """A window's last moment, as Beam has it: in whole milliseconds."""
-        return start + self.windows.size - 1000
-
-    def _tell(self, category: str, windows: list[OpenWindow], pane: Pane, log: WindowLog) -> Iterator[Any]:
-        if not windows:
-            return
-        told = {window.start: window for window in windows}
-        for summary in window_summaries(category, log.counts_of(list(told)), self.windows, self.by):
-            window = told[summary.window_start]
-            summary = msgspec.structs.replace(summary, pane=pane, firing=window.firing)
-            yield in_window(summary, window.start, self.windows.size, _at(self._last(window.start)))
-            window.firing += 1
-            window.changed = False
-
-    def _hold(self, now: Marks, times: Any, *, lower: bool) -> None:
-        """Hold the watermark of what follows at the oldest open window.
-
-        The windows' timers do not do: Flink lets go of a timer's hold when it fires, and may let the watermark pass
-        while what is told is still on its way. So a timer that never fires holds it until a later bundle has `let_go`.
-        """
-        if not can_hold(times):
-            return
-        oldest = min((self._last(window.start) for window in now.windows if not window.closed), default=None)
-        higher = oldest is None or (now.hold is not None and oldest > now.hold)
-        if oldest == now.hold or (lower and higher):
-            return
-        now.hold = oldest
-        if oldest is None:
-            times.clear(dynamic_timer_tag="hold")
-        else:
-            set_timer_with_hold(times, GlobalWindow().max_timestamp(), _at(oldest), "hold")
-
-    def _forget_later(self, now: Marks, times: Any) -> None:
+    def _forget_later(self, kind: Kind, now: Marks, times: Any) -> None:
         """See that closed windows are let go of, should nothing else come: once for all there are."""
         if now.forget is None and now.windows:
-            now.forget = max(window.start for window in now.windows) + self._kept
+            now.forget = max(window.start for window in now.windows) + self._kept(kind)
             times.set(_at(now.forget), dynamic_timer_tag="forget")
+
+
+def _last(kind: Kind, start: int) -> int:
+    """A window's last moment, as Beam has it: in whole milliseconds."""
+    return start + kind.size - 1000
+
+
+def _tell(kind: Kind, windows: list[OpenWindow], pane: Pane, log: WindowLog) -> Iterator[Any]:
+    if not windows:
+        return
+    told = {window.start: window for window in windows}
+    for summary in window_summaries(kind.category, log.counts_of(list(told)), kind.windows, kind.by or None):
+        window = told[summary.window_start]
+        summary = msgspec.structs.replace(summary, pane=pane, firing=window.firing)
+        yield in_window(summary, window.start, kind.size, _at(_last(kind, window.start)))
+        window.firing += 1
+        window.changed = False
+
+
+def _hold(kind: Kind, now: Marks, times: Any, *, lower: bool) -> None:
+    """Hold the watermark of what follows at the oldest open window; with `lower` no higher than it is held already.
+
+    The windows' timers do not do: Flink lets go of a timer's hold when it fires, and may let the watermark pass while
+    what is told is still on its way. So a timer that never fires holds it until a later bundle has `let_go`.
+    """
+    if not can_hold(times):
+        return
+    oldest = min((_last(kind, window.start) for window in now.windows if not window.closed), default=None)
+    higher = oldest is None or (now.hold is not None and oldest > now.hold)
+    if oldest == now.hold or (lower and higher):
+        return
+    now.hold = oldest
+    if oldest is None:
+        times.clear(dynamic_timer_tag="hold")
+    else:
+        set_timer_with_hold(times, GlobalWindow().max_timestamp(), _at(oldest), "hold")
 
 
 def _at(micros: int) -> Timestamp:
@@ -241,7 +264,7 @@ _EARLY = TimerSpec("summarize:early", TimeDomain.REAL_TIME)
 
 
 class SummarizeOpenWindows(beam.DoFn):
-    """(category, partial count) to `WindowSummary`, each in its window.
+    """(kind of windows, partial count) to `WindowSummary`, each in its window.
 
     Args:
         how: when windows are told of.
@@ -251,39 +274,39 @@ class SummarizeOpenWindows(beam.DoFn):
         self.how = how
 
     def start_bundle(self) -> None:
-        self.told: set[str] = set()
+        self.told: set[Kind] = set()
 
     def process(
         self,
-        element: tuple[str, bytes],
+        element: tuple[tuple[str, str, int, int], bytes],
         entries: Any = beam.DoFn.StateParam(_ENTRIES),
         times: Any = beam.DoFn.TimerParam(_TIMES),
         early: Any = beam.DoFn.TimerParam(_EARLY),
     ) -> Iterator[Any]:
-        return self.how.take(*element, WindowLog(entries), times, early)
+        kind, partial = element
+        return self.how.take(Kind(*kind), partial, WindowLog(entries), times, early)
 
     @on_timer(_TIMES)
     def fired(
         self,
-        category: Any = beam.DoFn.KeyParam,
+        key: Any = beam.DoFn.KeyParam,
         at: Any = beam.DoFn.TimestampParam,
         tag: Any = beam.DoFn.DynamicTimerTagParam,
         entries: Any = beam.DoFn.StateParam(_ENTRIES),
         times: Any = beam.DoFn.TimerParam(_TIMES),
     ) -> Iterator[Any] | None:
+        kind = Kind(*key)
         if tag.startswith("end:") and can_hold(times):
             times.set(at, dynamic_timer_tag="passed")
         elif tag.startswith(("end:", "passed", "forget")):
-            self.told.add(category)
-            return self.how.passed(at, category, WindowLog(entries), times)
-        elif tag == "left" and category in self.told:  # in this bundle, so what was told has not left
+            self.told.add(kind)
+            return self.how.passed(at, kind, WindowLog(entries), times)
+        elif tag == "left" and kind in self.told:  # in this bundle, so what was told has not left
             times.set(at, dynamic_timer_tag="left")
         elif tag == "left":
-            self.how.let_go(WindowLog(entries), times)
+            self.how.let_go(kind, WindowLog(entries), times)
         return None
 
     @on_timer(_EARLY)
-    def report(
-        self, category: Any = beam.DoFn.KeyParam, entries: Any = beam.DoFn.StateParam(_ENTRIES)
-    ) -> Iterator[Any]:
-        return self.how.report(category, WindowLog(entries))
+    def report(self, key: Any = beam.DoFn.KeyParam, entries: Any = beam.DoFn.StateParam(_ENTRIES)) -> Iterator[Any]:
+        return self.how.report(Kind(*key), WindowLog(entries))

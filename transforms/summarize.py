@@ -100,10 +100,10 @@ class SummarizeWindows(beam.PTransform[PCollection[TransactionBatch], PCollectio
                 | "SummarizeDays" >> IntoWindows(_SummarizeDay(self.windows, self.by), WindowSummary, self.windowing())
             )
             return summaries
-        how = TellWindows(self.windows, self.allowed_lateness_us, self.early_us, self.by, self.now)
+        how = TellWindows(self.allowed_lateness_us, self.early_us, self.now)
         summaries = (
             pcoll
-            | "Count" >> beam.ParDo(_Count(self.windows, self.by)).with_output_types(tuple[str, bytes])
+            | "Count" >> beam.ParDo(_Count(self.windows, self.by)).with_output_types(_OfAKind)
             | "AnyWindow" >> beam.WindowInto(GlobalWindows())
             | "Tell" >> IntoWindows(SummarizeOpenWindows(how), WindowSummary, self.windowing())
         )
@@ -116,6 +116,8 @@ class SummarizeWindows(beam.PTransform[PCollection[TransactionBatch], PCollectio
 
 #: (category, number of a day) and a partial count. The day is part of the key, so that days are spread.
 _Dated = tuple[tuple[str, int], bytes]
+#: The fields of a `Kind` of windows, and a partial count.
+_OfAKind = tuple[tuple[str, str, int, int], bytes]
 
 
 class _Counting(beam.DoFn):
@@ -125,9 +127,9 @@ class _Counting(beam.DoFn):
 
 
 class _Count(_Counting):
-    def process(self, element: TransactionBatch) -> Iterator[tuple[str, bytes]]:
+    def process(self, element: TransactionBatch) -> Iterator[_OfAKind]:
         for category, _, partial in window_partials(element, self.windows, self.by):
-            yield category, partial
+            yield (self.by or "", category, self.windows.size, self.windows.every), partial
 
 
 class _CountByDay(_Counting):

@@ -228,7 +228,7 @@ def test_nothing_between_the_stages_is_pickled(bounded: bool) -> None:
     if bounded:
         assert counted.producer.inputs[0].element_type == typehints.KV[typehints.Tuple[str, int], bytes]
     else:
-        assert counted.element_type == typehints.KV[str, bytes]
+        assert counted.element_type == typehints.KV[typehints.Tuple[str, str, int, int], bytes]
     assert summaries.element_type == WindowSummary
 
 

@@ -63,8 +63,9 @@ class Stream:
     """
 
     def __init__(self, windows: Windows, lateness: int, early: int | None = None) -> None:
-        how = TellWindows(windows, lateness, early, None, now=lambda: Timestamp(0))
+        how = TellWindows(lateness, early, now=lambda: Timestamp(0))
         self.windows, self.fn = windows, SummarizeOpenWindows(how)
+        self.key = ("", "", windows.size, windows.every)
         self.bag, self.times, self.early = Bag(), Timers(), Timers()
         self.watermark = -(2**62)
         self.told: list[WindowSummary] = []
@@ -77,8 +78,8 @@ class Stream:
 
     def take(self, *seconds: float) -> None:
         self.begin()
-        for category, _, partial in window_partials(decided(*seconds), self.windows, None):
-            self.keep(self.fn.process((category, partial), self.bag, self.times, self.early))
+        for _, _, partial in window_partials(decided(*seconds), self.windows, None):
+            self.keep(self.fn.process((self.key, partial), self.bag, self.times, self.early))
 
     def advance(self, second: float) -> None:
         self.watermark = int(second * SECOND)
@@ -87,12 +88,12 @@ class Stream:
             for _, tag in due:
                 del self.times.pending[tag]
             for at, tag in due:
-                self.keep(self.fn.fired("", Timestamp(micros=at), tag, self.bag, self.times) or ())
+                self.keep(self.fn.fired(self.key, Timestamp(micros=at), tag, self.bag, self.times) or ())
 
     def report(self) -> None:
         self.begin()
         self.early.clear()
-        self.keep(self.fn.report("", self.bag))
+        self.keep(self.fn.report(self.key, self.bag))
 
     def keep(self, summaries: Any) -> None:
         for each in summaries:
@@ -154,12 +155,12 @@ def test_the_watermark_is_held_until_what_was_told_has_left() -> None:
     assert (fire, hold) == (END, MINUTE - 1000)
     stream.fn.start_bundle()
     first = Timestamp(micros=MINUTE - 1000)
-    stream.keep(stream.fn.fired("", first, "passed", stream.bag, stream.times))
+    stream.keep(stream.fn.fired(stream.key, first, "passed", stream.bag, stream.times))
     assert len(stream.told) == 1
-    stream.fn.fired("", first, "left", stream.bag, stream.times)  # in the same bundle: nothing has left
+    stream.fn.fired(stream.key, first, "left", stream.bag, stream.times)  # in the same bundle: nothing has left
     assert stream.times.pending["hold"][1] == MINUTE - 1000
     stream.fn.start_bundle()
-    stream.fn.fired("", first, "left", stream.bag, stream.times)
+    stream.fn.fired(stream.key, first, "left", stream.bag, stream.times)
     assert stream.times.pending["hold"][1] == 2 * MINUTE - 1000
     stream.advance(121)
     assert "hold" not in stream.times.pending
