@@ -1,6 +1,6 @@
 """The stateful stage under `SummarizeWindows` on a stream: one state for all windows of a kind.
 
-Beam's own windows would do, but cost 8 milliseconds each: a runner keeps triggers, holds and timers of every window,
+Beam's own windows would do, but cost ten milliseconds each: a runner keeps triggers, holds and timers of every window,
 and begins a bundle for each one's result. Here a batch adds one partial count to one bag, whatever number of windows it
 lies in, and all windows that the watermark passes at once are told at once.
 
@@ -157,8 +157,10 @@ class TellWindows:
         if not fits.all():
             Metrics.counter("summaries", "rows_too_late").inc(int(counts[~fits, COUNT].sum()))
             counts = counts[fits]
+        if not len(counts):
+            return
         known = {window.start: window for window in now.windows}
-        late = []
+        touched = []
         for start in np.unique(counts[:, START]).tolist():
             window = known.get(start)
             if window is None:
@@ -167,15 +169,17 @@ class TellWindows:
                 if not window.closed:
                     times.set(_at(_last(kind, start)), dynamic_timer_tag=f"end:{start}")
             window.changed = True
-            if window.closed:
-                late.append(window)
+            touched.append(window)
         log.add(counts)
-        if self.early and not now.early and any(window.changed and not window.closed for window in now.windows):
-            now.early = True
-            early.set(self.now() + Duration(micros=self.early))
-        _hold(kind, now, times, lower=True)
+        oldest = _oldest(kind, touched)
+        if oldest is not None:
+            if self.early and not now.early:
+                now.early = True
+                early.set(self.now() + Duration(micros=self.early))
+            if now.hold is None or oldest < now.hold:
+                _hold(oldest, now, times)
         self._forget_later(kind, now, times)
-        yield from _tell(kind, late, "late", log)
+        yield from _tell(kind, [window for window in touched if window.closed], "late", log)
         log.save()
 
     def passed(self, at: Timestamp, kind: Kind, log: WindowLog, times: Any) -> Iterator[Any]:
@@ -203,7 +207,7 @@ class TellWindows:
 
     def let_go(self, kind: Kind, log: WindowLog, times: Any) -> None:
         """Hold the watermark no longer than at the oldest open window; what was told has left by now."""
-        _hold(kind, log.marks, times, lower=False)
+        _hold(_oldest(kind, log.marks.windows), log.marks, times)
         log.save()
 
     def _kept(self, kind: Kind) -> int:
@@ -234,17 +238,18 @@ def _tell(kind: Kind, windows: list[OpenWindow], pane: Pane, log: WindowLog) -> 
         window.changed = False
 
 
-def _hold(kind: Kind, now: Marks, times: Any, *, lower: bool) -> None:
-    """Hold the watermark of what follows at the oldest open window; with `lower` no higher than it is held already.
+def _oldest(kind: Kind, windows: list[OpenWindow]) -> int | None:
+    """The last moment of the first of these windows that is open."""
+    return min((_last(kind, window.start) for window in windows if not window.closed), default=None)
+
+
+def _hold(oldest: int | None, now: Marks, times: Any) -> None:
+    """Hold the watermark of what follows at the last moment of the oldest open window, or not at all.
 
     The windows' timers do not do: Flink lets go of a timer's hold when it fires, and may let the watermark pass while
     what is told is still on its way. So a timer that never fires holds it until a later bundle has `let_go`.
     """
-    if not can_hold(times):
-        return
-    oldest = min((_last(kind, window.start) for window in now.windows if not window.closed), default=None)
-    higher = oldest is None or (now.hold is not None and oldest > now.hold)
-    if oldest == now.hold or (lower and higher):
+    if not can_hold(times) or oldest == now.hold:
         return
     now.hold = oldest
     if oldest is None:

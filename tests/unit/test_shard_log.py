@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.bag import Bag
 from transforms.shard_log import (
     FEW_COLUMNS,
     LOG_SLACK,
@@ -23,25 +24,6 @@ from transforms.shard_log import (
 )
 
 
-class Requests:
-    """A bag of one key that knows how often it was written to."""
-
-    def __init__(self) -> None:
-        self.content: list[bytes] = []
-        self.added = self.cleared = 0
-
-    def read(self) -> list[bytes]:
-        return list(self.content)
-
-    def add(self, value: bytes) -> None:
-        self.content.append(value)
-        self.added += 1
-
-    def clear(self) -> None:
-        self.content = []
-        self.cleared += 1
-
-
 def matrix(first: int, rows: int = 1) -> np.ndarray[Any, Any]:
     return np.arange(first, first + rows, dtype=np.int64).reshape(1, rows)
 
@@ -53,7 +35,7 @@ def held(log: ShardLog) -> list[int]:
 @pytest.mark.parametrize("rows", [1, 100, MOST_BYTES])
 def test_rows_are_kept_in_their_order(rows: int) -> None:
     """Whether they are few or many, and wherever they were moved meanwhile."""
-    recent, old = Requests(), Requests()
+    recent, old = Bag(), Bag()
     for bundle in range(3 * MOST_ENTRIES):
         log = ShardLog(recent, old)
         log.append(matrix(bundle * rows, rows))
@@ -66,7 +48,7 @@ def test_rows_are_kept_in_their_order(rows: int) -> None:
 
 def test_a_small_bundle_is_one_request() -> None:
     """Of a hundred bundles of a row all but a few add an entry and touch nothing else."""
-    recent, old = Requests(), Requests()
+    recent, old = Bag(), Bag()
     for bundle in range(100):
         log = ShardLog(recent, old)
         log.append(matrix(bundle))
@@ -81,7 +63,7 @@ def test_the_version_depends_on_all_rows_and_their_order() -> None:
     """Two logs have one version only if the same was appended to both."""
 
     def version(*firsts: int) -> bytes:
-        log = ShardLog(Requests(), Requests())
+        log = ShardLog(Bag(), Bag())
         for first in firsts:
             log.append(matrix(first))
         return log.marks.version
@@ -92,7 +74,7 @@ def test_the_version_depends_on_all_rows_and_their_order() -> None:
 
 def test_what_is_replaced_is_gone() -> None:
     """The log is what replaced it and what came after, in the call that did so and in later ones."""
-    recent, old = Requests(), Requests()
+    recent, old = Bag(), Bag()
     for first in range(2 * MOST_ENTRIES):
         log = ShardLog(recent, old)
         log.append(matrix(first))
@@ -111,10 +93,10 @@ def test_what_is_replaced_is_gone() -> None:
 
 def test_state_of_another_version_is_refused() -> None:
     """State that another release wrote in another form stops the stage with a message that says so."""
-    recent = Requests()
+    recent = Bag()
     recent.add(msgspec.msgpack.encode(Entry(Marks(schema_version=7), [])))
     with pytest.raises(ValueError, match="state of version 7 cannot be read by version 3"):
-        ShardLog(recent, Requests())
+        ShardLog(recent, Bag())
 
 
 ANY = st.integers(-(2**63), 2**63 - 1)
@@ -153,7 +135,7 @@ def test_times_and_amounts_take_a_few_bytes() -> None:
 
 def test_what_the_version_before_wrote_is_read_and_goes_on() -> None:
     """Wide matrices of any number of columns; the next entry is of this version."""
-    recent, old = Requests(), Requests()
+    recent, old = Bag(), Bag()
     wide = np.arange(2000, dtype=np.int64).reshape(2, 1000)
     written = (2).to_bytes(4, "little") + wide.tobytes()
     recent.add(msgspec.msgpack.encode(Entry(Marks(schema_version=2, log_rows=1000), [written])))

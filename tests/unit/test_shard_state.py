@@ -13,6 +13,7 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 import transforms.shard_state as shard_state
+from tests.bag import Bag
 from transforms.batch import TransactionBatch, from_rows
 from transforms.enrich import EntityEngine, add_row_features
 from transforms.features import load_feature_set
@@ -22,22 +23,6 @@ from transforms.shard_state import TakeInOrder, Timers
 DAY = 86_400_000_000
 FEATURES = load_feature_set("handbook")
 NAMES = [feature.name for feature in FEATURES.of_entity("customer_id")]
-
-
-class Bag:
-    """A bag of one key, as Beam's state offers it."""
-
-    def __init__(self) -> None:
-        self.content: list[Any] = []
-
-    def read(self) -> list[Any]:
-        return list(self.content)
-
-    def add(self, value: Any) -> None:
-        self.content.append(value)
-
-    def clear(self) -> None:
-        self.content = []
 
 
 class Clock:
