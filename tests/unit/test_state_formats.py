@@ -32,6 +32,16 @@ BATCH = (
     rb"5h7Awtkzsn!IYN3?(D&%N$@`WdjjI&E|`i&8!9+YruB1*siPHW;~nmxMqXlr)tmZXtB7>_~%S-Tb%PdOz(=tJ(k~N_<-"
     rb"R9rhilTe~?WWf5P}7!$XGW^Q1A}zOnXCeBU^q0ePn0`QrEoceG`W`gQoz=q)|r1<}KA>>D%Pf71"
 )
+#: The same with a long id: large enough to be compressed.
+LONG_BATCH = (
+    rb"c-muPU|_2F4+I5F3=9GcAi%}I!@$PC%D@3+0RbZmkk0_*aR5mcD9Hep;{fW}z{tSR0K@@6%mc(%fZ{8FxCV$_plS{N{r?X%hzn%C3{(sRxPdq`"
+    rb"FFm!mB)%jwH<h6Ttd0pR&kV$&A<hgr5WP(3dO_|e$S=+;$;{6K@m>Cd)G;tR0Eq<<J**%-5=eU3fVeonv?w{1fuRGa<^)6?8@f6Wos(FS3Sw^n"
+    rb"s`-G&4VlI9X+?>pDIop{s2f1yD*q9BG?4Uw!ZI;8zcjBTJ~uNjzX)Ou4-m71&4c+N<v+p?=wVipS_IUam=m9w!VmydHvx~@<kI4j{M^(cklGrc"
+    rb"x;_69aiM~w78IYUWvO}4r~tc(4I1m{aU#GV0u*Nhx)|ge0cg5`*pF-`AIPmmiFw6|$)IQgIRPlg0+(lC2o%uRs{c1ZARw2Gp~*)<t--SOn6Uw~"
+    rb"vBBmSAv^~{739+r*^;-^v?X-2^<4h-OX-AK?Zx|=%5pMlypxT^IVJtr`4j}!7tYd9^$O0ad;3W*ds_O*HJjWjr<k0ayhL}2<{H<yC$857gj&)9"
+    rb"s^4sUcH?4%w({JBSrwbLtR!bowpgt6VD34s2|HitNG$kdb6(hUMWV(wlcjH@FE~##6iN_a@LHRoHjDGL&brwD=dad(nSG44&|=HHWnQKFaRM5D"
+    rb"liU4rjFWl|92N%T?D%l-S$_Z7H4}nLuePiN00VQ)^#"
+)
 ALERT = (
     "8ca8616c6572745f6964a26131ae7472616e73616374696f6e5f6964a26131aa6576656e745f74696d65b9313937302d3031"
     "2d30315430303a30303a30372b30303a3030ab637573746f6d65725f6964a3353936ab7465726d696e616c5f6964c0ac616d"
@@ -51,10 +61,19 @@ def test_a_batch() -> None:
     assert to_rows(found) == to_rows(from_rows([row]))
 
 
+def test_a_compressed_batch() -> None:
+    """Columns of some length are compressed, behind the length they have without."""
+    row = {"transaction_id": "t" * 20_000, "event_time": 1_000_000, "customer_id": "c", "amount_minor": 5716}
+    encoded = zlib.decompress(base64.b85decode(LONG_BATCH))
+    assert (encoded[0], len(encoded) < 2_000) == (2, True)
+    assert to_rows(TransactionBatchCoder().decode(encoded)) == to_rows(from_rows([row]))
+    assert TransactionBatchCoder().encode(from_rows([row]))[0] == 2
+
+
 def test_a_batch_of_a_later_version_is_refused() -> None:
     """With its version and what can be done."""
-    with pytest.raises(ValueError, match="coder version 2 cannot be read by version 1: restore with the release"):
-        TransactionBatchCoder().decode(b"\x02" + zlib.decompress(base64.b85decode(BATCH))[1:])
+    with pytest.raises(ValueError, match="coder version 3 cannot be read by version 2: restore with the release"):
+        TransactionBatchCoder().decode(b"\x03" + zlib.decompress(base64.b85decode(BATCH))[1:])
 
 
 def test_what_a_shard_keeps() -> None:
