@@ -19,7 +19,8 @@ from transforms.schema import load_schema
 from transforms.score import score_batch
 from transforms.shard_state import Engine
 from transforms.sharding import split_by_shard
-from transforms.window_summary import Windows, window_partials
+from transforms.window_counts import Windows
+from transforms.window_summary import window_partials
 
 _PAYLOADS = [
     b'{"transaction_id": "t", "user_id": "u", "amount": 1.5, "timestamp": "2026-01-02T03:04:05Z"}',

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from transforms.batch import TransactionBatch
 from transforms.histograms import Ints
 from transforms.struct_coder import StructCoder
-from transforms.window_summary import Pane, Windows
+from transforms.window_counts import Pane, Windows
 
 #: Where bins of scores begin: finer where most scores lie.
 EDGES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -84,8 +84,17 @@ class Calibration:
         """Differs where counts cannot be added, because they are of other bins."""
         return f"{len(EDGES)}"
 
-    def count(self, batch: TransactionBatch, windows: Windows) -> Iterator[tuple[int, int, Ints]]:
-        """Of each window: its start, the earliest event time counted, and int64 (bins * 3,); without a label, nothing.
+    @property
+    def width(self) -> int:
+        """How many cells there are."""
+        return 3 * len(EDGES)
+
+    def rows(self, counts: Ints) -> int:
+        """How many rows were counted."""
+        return int(counts[::3].sum())
+
+    def count(self, batch: TransactionBatch, windows: Windows) -> Iterator[tuple[int, Ints]]:
+        """Of each window: its start, and int64 (bins * 3,); without a label, nothing.
 
         Args:
             batch: decided rows with `is_fraud` where it is known.
@@ -101,11 +110,9 @@ class Calibration:
         billionths = np.rint(scores * _BILLION).astype(np.int64)
         each = np.stack([np.ones_like(frauds), frauds, billionths], axis=1)
         np.add.at(counts.reshape(len(distinct), len(EDGES), 3), (at, bins[rows]), each[rows])
-        earliest = np.full(len(distinct), np.iinfo(np.int64).max)
-        np.minimum.at(earliest, at, times[rows])
-        yield from zip(distinct.tolist(), earliest.tolist(), counts, strict=True)
+        yield from zip(distinct.tolist(), counts, strict=True)
 
-    def tell(self, counts: Ints, start: int, end: int, pane: Pane, firing: int) -> list[WindowCalibration]:
+    def tell(self, counts: Ints, start: int, end: int) -> list[WindowCalibration]:
         """The one row of a window."""
         rows, frauds, sums = counts.reshape(-1, 3).T
         used, total = np.flatnonzero(rows), int(rows.sum())
@@ -125,7 +132,5 @@ class Calibration:
                 observed=int(frauds.sum()) / total,
                 error=round(error, 9),
                 bins=bins,
-                pane=pane,
-                firing=firing,
             )
         ]

@@ -24,7 +24,7 @@ from model_artifacts.reference import ColumnReference, NumberReference, Referenc
 from transforms.batch import TransactionBatch
 from transforms.histograms import Ints
 from transforms.struct_coder import StructCoder
-from transforms.window_summary import Pane, Windows
+from transforms.window_counts import Pane, Windows
 
 GROUPS = 10
 #: A share of 0 would make PSI infinite: it counts as this much.
@@ -139,25 +139,33 @@ class Drift:
         """Differs where counts cannot be added, because they are of other bins."""
         return self.cells.key
 
-    def count(self, batch: TransactionBatch, windows: Windows) -> Iterator[tuple[int, int, Ints]]:
+    @property
+    def width(self) -> int:
+        """How many cells there are."""
+        return self.cells.starts[-1]
+
+    def count(self, batch: TransactionBatch, windows: Windows) -> Iterator[tuple[int, Ints]]:
         """See `window_counts`."""
         return window_counts(batch, self.cells, windows)
 
-    def tell(self, counts: Ints, start: int, end: int, pane: Pane, firing: int) -> list[ColumnDrift]:
+    def rows(self, counts: Ints) -> int:
+        """How many rows were counted: each is in one cell of each column."""
+        return int(counts[: self.cells.starts[1]].sum())
+
+    def tell(self, counts: Ints, start: int, end: int) -> list[ColumnDrift]:
         """See `column_drifts`."""
-        return column_drifts(counts, self.cells, start, end, self.alarm, pane, firing)
+        return column_drifts(counts, self.cells, start, end, self.alarm)
 
 
-def window_counts(batch: TransactionBatch, cells: Cells, windows: Windows) -> Iterator[tuple[int, int, Ints]]:
+def window_counts(batch: TransactionBatch, cells: Cells, windows: Windows) -> Iterator[tuple[int, Ints]]:
     """How many rows of a decided batch fall in each cell, for each window that it touches.
 
     Yields:
-        (window start, the earliest event time counted, int64 (cells,)).
+        (window start, int64 (cells,)).
     """
     if not len(batch):
         return
-    times = batch.numpy("event_time")
-    rows, starts = windows.of(times)
+    rows, starts = windows.of(batch.numpy("event_time"))
     distinct, at = np.unique(starts, return_inverse=True)
     found = np.empty((len(cells.edges), len(batch)), dtype=np.int64)
     for place, (column, edges) in enumerate(zip(cells.reference.columns, cells.edges, strict=True)):
@@ -166,9 +174,7 @@ def window_counts(batch: TransactionBatch, cells: Cells, windows: Windows) -> It
     if len(distinct) > 1 or len(rows) != len(batch):
         found = found[:, rows] + at * width
     counts = np.bincount(found.ravel(), minlength=len(distinct) * width).reshape(len(distinct), width)
-    earliest = np.full(len(distinct), np.iinfo(np.int64).max)
-    np.minimum.at(earliest, at, times[rows])
-    yield from zip(distinct.tolist(), earliest.tolist(), counts, strict=True)
+    yield from zip(distinct.tolist(), counts, strict=True)
 
 
 def _bins(values: pa.Array, column: ColumnReference, edges: Any) -> Ints:
@@ -184,9 +190,7 @@ def _bins(values: pa.Array, column: ColumnReference, edges: Any) -> Ints:
     return bins if finite.all() else np.where(finite, bins, missing)
 
 
-def column_drifts(
-    counts: Ints, cells: Cells, start: int, end: int, alarm: Alarm, pane: Pane = "on_time", firing: int = 0
-) -> list[ColumnDrift]:
+def column_drifts(counts: Ints, cells: Cells, start: int, end: int, alarm: Alarm) -> list[ColumnDrift]:
     """The distance of each column of one window, in the reference's order.
 
     Args:
@@ -212,8 +216,6 @@ def column_drifts(
                 unknown=None if number else int(found[-2]) / rows,
                 drifted=rows >= alarm.rows and distance >= alarm.psi,
                 model_id=cells.reference.model_id,
-                pane=pane,
-                firing=firing,
             )
         )
     return drifts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,8 +20,9 @@ from transforms.calibration import Calibration, WindowCalibration
 from transforms.drift import Alarm, Cells, ColumnDrift, Drift
 from transforms.durations import DAY, HOUR, SECOND
 from transforms.histograms import Ints
-from transforms.window_summary import Pane, Windows
-from transforms.windowing import IntoWindows, in_window, pane_of, windowing
+from transforms.open_windows import Kind, TellWindows, tell_open_windows
+from transforms.window_counts import CELL, COLUMNS, COUNT, START, Windows, write_counts
+from transforms.windowing import IntoWindows, in_window, windowing
 
 __all__ = ["ColumnDrift", "MonitorCalibration", "MonitorDrift", "WindowCalibration"]
 
@@ -33,7 +34,8 @@ _DAYS = Windows(DAY, DAY)
 class MonitorDrift(beam.PTransform[PCollection[TransactionBatch], PCollection[ColumnDrift]]):
     """Compare features and scores of each window with a reference: PSI, KS, missing and unknown values by column.
 
-    On a stream a window is told of when the watermark passes its end, and again for late rows; input that is bounded at
+    On a stream a window is told of when the watermark passes its end, and again for late rows, a minute of the clock
+    at a time; rows that are too late count in the metric `monitor.rows_too_late`. Input that is bounded at
     its end. A column that has drifted counts in the metric `monitor.drifted`, and on a stream is a line of the log:
     drift is for whoever runs the model, and no alert on a transaction, so it does not go where those go.
 
@@ -42,6 +44,7 @@ class MonitorDrift(beam.PTransform[PCollection[TransactionBatch], PCollection[Co
         windows: a day's is the shortest that does not compare nights with days.
         alarm: when a column has drifted.
         allowed_lateness_us: how long a closed window still takes late rows, in microseconds.
+        now: the clock by which late rows gather.
 
     Example:
         >>> import apache_beam as beam
@@ -68,14 +71,16 @@ class MonitorDrift(beam.PTransform[PCollection[TransactionBatch], PCollection[Co
         windows: Windows = _DAYS,
         alarm: Alarm | None = None,
         allowed_lateness_us: int = HOUR,
+        now: Callable[[], Timestamp] = Timestamp.now,
     ) -> None:
         super().__init__()
         self.drift = Drift(Cells(reference), alarm or Alarm())
         self.windows = windows
         self.allowed_lateness_us = allowed_lateness_us
+        self.now = now
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> PCollection[ColumnDrift]:
-        measured = MeasureWindows(self.drift, ColumnDrift, self.windows, self.allowed_lateness_us)
+        measured = MeasureWindows(self.drift, ColumnDrift, self.windows, self.allowed_lateness_us, self.now)
         tell = beam.ParDo(_TellDrift(log=not pcoll.is_bounded)).with_output_types(ColumnDrift)
         drifts: PCollection[ColumnDrift] = pcoll | "Measure" >> measured | "Tell" >> tell
         return drifts
@@ -128,67 +133,94 @@ class Measure(Protocol):
     def key(self) -> str:
         """Differs where counts cannot be added."""
 
-    def count(self, batch: TransactionBatch, windows: Windows) -> Iterator[tuple[int, int, Ints]]:
-        """Of each window that a batch touches: its start, the earliest event time counted, the counts."""
+    @property
+    def width(self) -> int:
+        """How many numbers are counted."""
 
-    def tell(self, counts: Ints, start: int, end: int, pane: Pane, firing: int) -> Iterable[Any]:
-        """What the counts of a whole window say."""
+    def count(self, batch: TransactionBatch, windows: Windows) -> Iterator[tuple[int, Ints]]:
+        """Of each window that a batch touches: its start, and the counts."""
+
+    def rows(self, counts: Ints) -> int:
+        """How many rows were counted."""
+
+    def tell(self, counts: Ints, start: int, end: int) -> Iterable[Any]:
+        """What the counts of a whole window say, as of on time."""
 
 
 class MeasureWindows(beam.PTransform[PCollection[TransactionBatch], PCollection[Any]]):
     """Count batches in columns, add up the counts of each window, and tell what they say.
 
-    A runner may keep everything that was counted until a window closes, which for a day is much. On a stream counts are
-    therefore added up once a minute of the clock, and those sums when a window closes: what waits is a few thousand
-    numbers for each minute that a window took to fill. By the clock, not by event time: past days that are caught up
-    with take no longer than their rows do, however many minutes they have.
+    On a stream late rows gather for a minute of the clock before their window is told of again: it is many records.
 
     Args:
         measure: what is counted and told.
         kind: the type of what it tells.
         windows: to tell of.
         allowed_lateness_us: how long a closed window still takes late rows, in microseconds.
+        now: the clock by which late rows gather.
     """
 
-    def __init__(self, measure: Measure, kind: type, windows: Windows, allowed_lateness_us: int) -> None:
+    def __init__(
+        self,
+        measure: Measure,
+        kind: type,
+        windows: Windows,
+        allowed_lateness_us: int,
+        now: Callable[[], Timestamp] = Timestamp.now,
+    ) -> None:
         super().__init__()
         self.measure = measure
         self.kind = kind
         self.windows = windows
         self.allowed_lateness_us = allowed_lateness_us
+        self.now = now
 
     def expand(self, pcoll: PCollection[TransactionBatch]) -> PCollection[Any]:
-        last = windowing(self.windows, self.allowed_lateness_us)
+        into = windowing(self.windows, self.allowed_lateness_us)
         told: PCollection[Any]
         if pcoll.is_bounded:
-            count = beam.ParDo(_CountWindows(self.measure, self.windows)).with_output_types(_Keyed)
-            added = (
+            told = (
                 pcoll
-                | "Count" >> count
+                | "Count" >> beam.ParDo(_CountWindows(self.measure, self.windows)).with_output_types(_Keyed)
                 | "UntilTheEnd" >> beam.WindowInto(GlobalWindows())
                 | "AddUp" >> beam.CombinePerKey(_AddUp())
+                | "Tell" >> IntoWindows(_TellKeyed(self.measure, self.windows), self.kind, into)
             )
-            told = added | "Tell" >> IntoWindows(_TellKeyed(self.measure, self.windows), self.kind, last)
             return told
-        steps = _steps(self.windows)
-        each = windowing(steps, self.allowed_lateness_us, _MINUTE, accumulating=False)
-        added = (
+        how = TellWindows(Measured(self.measure), self.allowed_lateness_us, late=_MINUTE, now=self.now)
+        told = (
             pcoll
-            | "CountSteps" >> IntoWindows(_CountSteps(self.measure, steps), _Keyed, each)
-            | "AddUpSteps" >> beam.CombinePerKey(_AddUp())
-            | "IntoWindows" >> beam.WindowInto(last.windowfn, trigger=last.triggerfn,
-                                               accumulation_mode=last.accumulation_mode,
-                                               allowed_lateness=last.allowed_lateness)
-            | "AddUp" >> beam.CombinePerKey(_AddUp())
-        )  # fmt: skip
-        told = added | "Tell" >> beam.ParDo(_TellWindow(self.measure)).with_output_types(self.kind)
+            | "CountOpen" >> beam.ParDo(_CountOpen(self.measure, self.windows)).with_output_types(_OfAKind)
+            | "AnyWindow" >> beam.WindowInto(GlobalWindows())
+            | "Tell" >> IntoWindows(tell_open_windows(how, "measure"), self.kind, into)
+        )
         return told
 
 
-def _steps(windows: Windows) -> Windows:
-    """The longest windows without overlap that those asked for are made of: a row is counted in one of them only."""
-    step = int(np.gcd(windows.every, windows.size))
-    return Windows(step, step)
+@dataclass(frozen=True)
+class Measured:
+    """A measure as `TellWindows` tells it: of the windows whose counts have its key."""
+
+    measure: Measure
+    metrics = "monitor"
+
+    def rows(self, counts: Ints) -> int:
+        return sum(self.measure.rows(whole) for _, whole in self._whole(counts))
+
+    def tell(self, kind: Kind, counts: Ints) -> list[Any]:
+        if kind.category != self.measure.key:
+            # Rows that were counted for another model's reference cannot be compared with this one's.
+            Metrics.counter("monitor", "windows_of_another_reference").inc(len(np.unique(counts[:, START])))
+            return []
+        whole = self._whole(counts)
+        return [each for start, cells in whole for each in self.measure.tell(cells, start, start + kind.size)]
+
+    def _whole(self, counts: Ints) -> Iterator[tuple[int, Ints]]:
+        """Each window's start, and its counts with those that are 0."""
+        for start in np.unique(counts[:, START]).tolist():
+            mine, whole = counts[counts[:, START] == start], np.zeros(self.measure.width, dtype=np.int64)
+            whole[mine[:, CELL]] = mine[:, COUNT]
+            yield start, whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,9 +260,11 @@ class WindowCountsCoder(beam.coders.Coder):
 
 beam.coders.registry.register_coder(WindowCounts, WindowCountsCoder)
 
-#: (the measure's key, a window's start; 0 where Beam's window says it) and counts. Counts of another reference than
-#: the one in use, which a savepoint may hold, have another key: they are never added to those of this one.
+#: (the measure's key, a window's start) and counts.
 _Keyed = tuple[tuple[str, int], WindowCounts]
+#: The fields of a `Kind` of windows, and a partial count. Counts of another reference than the one in use, which a
+#: savepoint may hold, are of another kind: they are never added to those of this one.
+_OfAKind = tuple[tuple[str, str, int, int], bytes]
 
 
 @beam.typehints.with_input_types(WindowCounts)
@@ -268,38 +302,29 @@ class _Measuring(beam.DoFn):
 
 class _CountWindows(_Measuring):
     def process(self, element: TransactionBatch) -> Iterator[_Keyed]:
-        for start, _, counts in self.measure.count(element, self.windows):
+        for start, counts in self.measure.count(element, self.windows):
             yield (self.measure.key, start), WindowCounts(counts)
 
 
-class _CountSteps(_Measuring):
-    def process(self, element: TransactionBatch) -> Iterator[Any]:
-        for start, earliest, counts in self.measure.count(element, self.windows):
-            # The time of a counted row: not before the batch's own, so that nothing turns late here.
-            timestamp = Timestamp(micros=earliest - earliest % 1000)
-            yield in_window(((self.measure.key, 0), WindowCounts(counts)), start, self.windows.size, timestamp)
+class _CountOpen(_Measuring):
+    def process(self, element: TransactionBatch) -> Iterator[_OfAKind]:
+        tables = [_as_rows(start, counts) for start, counts in self.measure.count(element, self.windows)]
+        if tables:
+            kind = ("reference", self.measure.key, self.windows.size, self.windows.every)
+            yield kind, write_counts(np.concatenate(tables))
+
+
+def _as_rows(start: int, counts: Ints) -> Ints:
+    """A window's counts that are not 0."""
+    cells = np.flatnonzero(counts)
+    table = np.zeros((len(cells), COLUMNS), dtype=np.int64)
+    table[:, START], table[:, CELL], table[:, COUNT] = start, cells, counts[cells]
+    return table
 
 
 class _TellKeyed(_Measuring):
     def process(self, element: _Keyed) -> Iterator[Any]:
         (_, start), counts = element
         end = start + self.windows.size
-        for row in self.measure.tell(counts.values, start, end, "on_time", 0):
+        for row in self.measure.tell(counts.values, start, end):
             yield in_window(row, start, self.windows.size, Timestamp(micros=end - 1000))
-
-
-class _TellWindow(beam.DoFn):
-    def __init__(self, measure: Measure) -> None:
-        self.measure = measure
-
-    def process(
-        self, element: _Keyed, window: Any = beam.DoFn.WindowParam, pane: Any = beam.DoFn.PaneInfoParam
-    ) -> Iterator[Any]:
-        (key, _), counts = element
-        start, end = window.start.micros, window.end.micros
-        if key != self.measure.key:
-            # Rows that were counted for another model's reference cannot be compared with this one's.
-            Metrics.counter("monitor", "windows_of_another_reference").inc()
-        # A window's last pane may come without a row: Flink fires it when the window's state is let go of.
-        elif len(counts.values):
-            yield from self.measure.tell(counts.values, start, end, *pane_of(pane))

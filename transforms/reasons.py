@@ -29,14 +29,16 @@ def pushes(matrix: Matrix, model: Model) -> Matrix:
 
     Args:
         matrix: float64[n, features], the rows.
-        model: what scores them; it is asked for n * (features + 1) scores.
+        model: what scores them; it is asked for a score a row, and one more for each feature that is not typical.
     """
-    rows, width = matrix.shape
-    altered = np.repeat(matrix, width, axis=0).reshape(rows, width, width)
-    every = np.arange(width)
-    altered[:, every, every] = np.asarray(model.manifest.baseline)
-    without = model.log_odds(altered.reshape(rows * width, width)).reshape(rows, width)
-    return np.asarray(model.log_odds(matrix)[:, np.newaxis] - without)
+    baseline, found = np.asarray(model.manifest.baseline), model.log_odds(matrix)
+    rows, features = np.nonzero(matrix != baseline)  # a typical value pushes nowhere
+    altered = matrix[rows]
+    altered[np.arange(len(rows)), features] = baseline[features]
+    pushed = np.zeros_like(matrix)
+    if len(rows):
+        pushed[rows, features] = found[rows] - model.log_odds(altered)
+    return pushed
 
 
 def reasons(matrix: Matrix, model: Model) -> list[list[str]]:

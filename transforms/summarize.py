@@ -13,15 +13,10 @@ from apache_beam.utils.timestamp import Timestamp
 from transforms.batch import TransactionBatch
 from transforms.durations import DAY, HOUR, SECOND
 from transforms.errors import UserError
-from transforms.open_windows import SummarizeOpenWindows, TellWindows
-from transforms.window_summary import (
-    Windows,
-    WindowSummary,
-    add_counts,
-    read_counts,
-    window_partials,
-    window_summaries,
-)
+from transforms.histograms import Ints
+from transforms.open_windows import Kind, TellWindows, tell_open_windows
+from transforms.window_counts import COUNT, Windows, add_counts, read_counts
+from transforms.window_summary import WindowSummary, window_partials, window_summaries
 from transforms.windowing import IntoWindows, in_window, windowing
 
 __all__ = ["SummarizeWindows", "WindowSummary"]
@@ -100,12 +95,12 @@ class SummarizeWindows(beam.PTransform[PCollection[TransactionBatch], PCollectio
                 | "SummarizeDays" >> IntoWindows(_SummarizeDay(self.windows, self.by), WindowSummary, self.windowing())
             )
             return summaries
-        how = TellWindows(self.allowed_lateness_us, self.early_us, self.now)
+        how = TellWindows(Summaries(), self.allowed_lateness_us, self.early_us, now=self.now)
         summaries = (
             pcoll
             | "Count" >> beam.ParDo(_Count(self.windows, self.by)).with_output_types(_OfAKind)
             | "AnyWindow" >> beam.WindowInto(GlobalWindows())
-            | "Tell" >> IntoWindows(SummarizeOpenWindows(how), WindowSummary, self.windowing())
+            | "Tell" >> IntoWindows(tell_open_windows(how, "summarize"), WindowSummary, self.windowing())
         )
         return summaries
 
@@ -118,6 +113,18 @@ class SummarizeWindows(beam.PTransform[PCollection[TransactionBatch], PCollectio
 _Dated = tuple[tuple[str, int], bytes]
 #: The fields of a `Kind` of windows, and a partial count.
 _OfAKind = tuple[tuple[str, str, int, int], bytes]
+
+
+class Summaries:
+    """Summaries as `TellWindows` tells them."""
+
+    metrics = "summaries"
+
+    def rows(self, counts: Ints) -> int:
+        return int(counts[:, COUNT].sum())
+
+    def tell(self, kind: Kind, counts: Ints) -> list[WindowSummary]:
+        return window_summaries(kind.category, counts, kind.windows, kind.by or None)
 
 
 class _Counting(beam.DoFn):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import apache_beam as beam
 import msgspec
@@ -13,19 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.batch import TransactionBatch
-from transforms.durations import format_duration
 from transforms.errors import UserError
 from transforms.histograms import SCORE_BINS, Ints, score_at, score_bins
 from transforms.statistics import DECISIONS, decision_indices
 from transforms.struct_coder import StructCoder
+from transforms.window_counts import AMOUNT, CELL, COLUMNS, COUNT, START, Pane, Windows, changes, write_counts
 
-Pane = Literal["early", "on_time", "late"]
 QUANTILES = (0.5, 0.9, 0.99)
 
-#: A partial count is an int64 matrix with a row for each (window, decision, score bin) that occurs:
-#: window start, decision * SCORE_BINS + bin, count, sum of amounts. It travels as its bytes.
-START, CELL, COUNT, AMOUNT = range(4)
-_COLUMNS = 4
+#: A cell of a count is decision * SCORE_BINS + bin.
 _CELLS = len(DECISIONS) * SCORE_BINS
 # A bin's middle is within 0.8 % of the scores in it: more than four digits would pretend.
 _MIDDLES = [float(f"{middle:.4g}") for middle in score_at(np.arange(SCORE_BINS) + 0.5).tolist()]
@@ -71,44 +66,6 @@ class WindowSummary(msgspec.Struct, frozen=True, kw_only=True):
 beam.coders.registry.register_coder(WindowSummary, StructCoder)
 
 
-@dataclass(frozen=True)
-class Windows:
-    """Windows [start, start + size) that start at every multiple of `every`, in microseconds.
-
-    `every` equal to `size` gives fixed windows, a smaller one sliding windows.
-
-    Raises:
-        UserError: a length that windows cannot have.
-    """
-
-    size: int
-    every: int
-
-    def __post_init__(self) -> None:
-        for what, length in (("length", self.size), ("period", self.every)):
-            if length <= 0 or length % 1000:
-                raise UserError(f"a window's {what} must be whole milliseconds, 1 or more; found {length} us")
-        if self.every > self.size:
-            raise UserError(
-                f"a window's period ({format_duration(self.every)}) must be at most its length "
-                f"({format_duration(self.size)}): rows between two windows would be in none"
-            )
-
-    def of(self, times: Ints) -> tuple[Ints, Ints]:
-        """The windows that each time lies in, as pairs of (place in `times`, window start).
-
-        Example:
-            >>> rows, starts = Windows(size=10_000, every=5_000).of(np.array([7_000]))
-            >>> rows.tolist(), starts.tolist()
-            ([0, 0], [5000, 0])
-        """
-        newest = times - times % self.every
-        back = np.arange(-(-self.size // self.every), dtype=np.int64) * self.every
-        starts = newest[:, None] - back
-        rows, columns = np.nonzero(starts > (times - self.size)[:, None])
-        return rows, starts[rows, columns]
-
-
 def window_partials(
     batch: TransactionBatch, windows: Windows, by: str | None, span: int | None = None
 ) -> Iterator[tuple[str, int, bytes]]:
@@ -136,19 +93,18 @@ def window_partials(
     packed = (codes[rows] * len(distinct) + at) * _CELLS + cells
     order = np.argsort(packed, kind="stable")
     rows, packed = rows[order], packed[order]
-    first = _changes(packed)
-    table = np.empty((len(first), _COLUMNS), dtype=np.int64)
+    first = changes(packed)
+    table = np.empty((len(first), COLUMNS), dtype=np.int64)
     table[:, START] = starts[order[first]]
     table[:, CELL] = packed[first] % _CELLS
     table[:, COUNT] = np.diff(first, append=len(packed))
     table[:, AMOUNT] = np.add.reduceat(batch.numpy("amount_minor")[rows], first)
     spans = table[:, START] // span if span else np.zeros(len(table), dtype=np.int64)
     owners = codes[rows[first]]
-    groups = _changes(owners, spans)
-    content, width = table.tobytes(), _COLUMNS * 8
-    edges = [*(groups * width).tolist(), len(content)]
+    groups = changes(owners, spans)
+    edges = [*groups.tolist(), len(table)]
     for place, (owner, number) in enumerate(zip(owners[groups].tolist(), spans[groups].tolist(), strict=True)):
-        yield names[owner], number, content[edges[place] : edges[place + 1]]
+        yield names[owner], number, write_counts(table[edges[place] : edges[place + 1]])
 
 
 def _categories(batch: TransactionBatch, by: str | None) -> tuple[list[str], Ints]:
@@ -161,35 +117,6 @@ def _categories(batch: TransactionBatch, by: str | None) -> tuple[list[str], Int
         )
     encoded = pc.dictionary_encode(pc.fill_null(batch.rows.column(by).cast(pa.string()), ""))
     return encoded.dictionary.to_pylist(), np.asarray(encoded.indices).astype(np.int64)
-
-
-def _changes(*columns: Ints) -> Ints:
-    """The places where a row differs from the one before, the first row included."""
-    differs = np.ones(len(columns[0]), dtype=bool)
-    if len(differs):
-        differs[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
-    return np.flatnonzero(differs)
-
-
-def read_counts(partials: Iterable[bytes]) -> Ints:
-    """Partial counts as one matrix."""
-    return np.frombuffer(b"".join(partials), dtype=np.int64).reshape(-1, _COLUMNS)
-
-
-def add_counts(counts: Ints) -> Ints:
-    """The same counts with one row for each window, decision and score bin, in this order.
-
-    Example:
-        >>> add_counts(np.array([[60, 2, 1, 500], [0, 7, 1, 100], [60, 2, 3, 50]])).tolist()
-        [[0, 7, 1, 100], [60, 2, 4, 550]]
-    """
-    counts = counts[np.lexsort((counts[:, CELL], counts[:, START]))]
-    cells = _changes(counts[:, START], counts[:, CELL])
-    added = counts[cells]
-    if len(cells):
-        added[:, COUNT] = np.add.reduceat(counts[:, COUNT], cells)
-        added[:, AMOUNT] = np.add.reduceat(counts[:, AMOUNT], cells)
-    return added
 
 
 def window_summaries(category: str, table: Ints, windows: Windows, by: str | None) -> list[WindowSummary]:
@@ -233,7 +160,7 @@ class _Totals:
 
 def _totals(table: Ints) -> _Totals:
     starts, decisions = table[:, START], table[:, CELL] // SCORE_BINS
-    slots = _changes(starts, decisions)
+    slots = changes(starts, decisions)
     running = np.cumsum(table[:, COUNT])
     before = running[slots] - table[slots, COUNT]
     counts = np.add.reduceat(table[:, COUNT], slots)
@@ -241,7 +168,7 @@ def _totals(table: Ints) -> _Totals:
     # share. The epsilon keeps rounding from asking for one row more.
     reached = [np.searchsorted(running, before + counts * (share * (1 - 1e-12))) for share in QUANTILES]
     bins = [(table[at, CELL] % SCORE_BINS).tolist() for at in reached]
-    windows = _changes(starts[slots])
+    windows = changes(starts[slots])
     return _Totals(
         starts=starts[slots[windows]].tolist(),
         edges=[*windows.tolist(), len(slots)],

@@ -9,12 +9,10 @@ from apache_beam.transforms.core import Windowing
 from apache_beam.transforms.trigger import AccumulationMode, AfterCount, AfterProcessingTime, AfterWatermark
 from apache_beam.transforms.window import FixedWindows, IntervalWindow, SlidingWindows
 from apache_beam.utils.timestamp import Duration, Timestamp
-from apache_beam.utils.windowed_value import PaneInfoTiming, WindowedValue
+from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.durations import SECOND
-from transforms.window_summary import Pane, Windows
-
-_PANES: dict[int, Pane] = {PaneInfoTiming.EARLY: "early", PaneInfoTiming.LATE: "late"}
+from transforms.window_counts import Windows
 
 
 class IntoWindows(beam.ParDo):
@@ -39,27 +37,19 @@ def in_window(value: Any, start: int, size: int, timestamp: Timestamp) -> Any:
     return WindowedValue(value, timestamp, (window,))
 
 
-def windowing(
-    windows: Windows, allowed_lateness_us: int, early_us: int | None = None, accumulating: bool = True
-) -> Windowing:
+def windowing(windows: Windows, allowed_lateness_us: int, early_us: int | None = None) -> Windowing:
     """The windows and when they fire: at the watermark, before that if asked to, and again for each late element.
 
     Args:
         windows: which.
         allowed_lateness_us: how long a closed window still takes late rows.
         early_us: how often an open window fires, in whole seconds of processing time; None for not at all.
-        accumulating: whether each firing has everything so far, or what is new.
     """
     size, every = Duration(micros=windows.size), Duration(micros=windows.every)
     early = AfterProcessingTime(early_us // SECOND) if early_us else None
     return Windowing(
         FixedWindows(size) if size == every else SlidingWindows(size, every),
         triggerfn=AfterWatermark(early=early, late=AfterCount(1)),
-        accumulation_mode=AccumulationMode.ACCUMULATING if accumulating else AccumulationMode.DISCARDING,
+        accumulation_mode=AccumulationMode.ACCUMULATING,
         allowed_lateness=allowed_lateness_us / SECOND,
     )
-
-
-def pane_of(info: Any) -> tuple[Pane, int]:
-    """Which pane of its window an element is of, and the number of its firing."""
-    return _PANES.get(info.timing, "on_time"), max(info.index, 0)

@@ -16,7 +16,7 @@ from transforms.drift import Alarm
 from transforms.durations import DAY, parse_duration
 from transforms.errors import UserError
 from transforms.features import FeatureSet
-from transforms.window_summary import Windows
+from transforms.window_counts import Windows
 
 #: Features of the calendar alone, and the span over which their share is the same wherever it begins.
 _CALENDAR = {"night": DAY, "weekend": 7 * DAY}

@@ -26,14 +26,8 @@ from transforms.errors import UserError
 from transforms.statistics import DECISIONS
 from transforms.struct_coder import StructCoder
 from transforms.summarize import SummarizeWindows
-from transforms.window_summary import (
-    Windows,
-    WindowSummary,
-    add_counts,
-    read_counts,
-    window_partials,
-    window_summaries,
-)
+from transforms.window_counts import Windows, add_counts, read_counts
+from transforms.window_summary import WindowSummary, window_partials, window_summaries
 
 MINUTE = 60 * SECOND
 DECIDED = {"merchant_category": pa.string(), "score": pa.float64(), "decision": pa.string()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pyarrow as pa
@@ -18,8 +18,10 @@ from tests.bag import Bag
 from transforms import open_windows
 from transforms.batch import from_rows
 from transforms.durations import SECOND
-from transforms.open_windows import MOST_ENTRIES, SLACK_BYTES, SummarizeOpenWindows, TellWindows, WindowLog
-from transforms.window_summary import Windows, WindowSummary, window_partials
+from transforms.open_windows import MOST_ENTRIES, SLACK_BYTES, TellWindows, WindowLog, tell_open_windows
+from transforms.summarize import Summaries
+from transforms.window_counts import Windows
+from transforms.window_summary import WindowSummary, window_partials
 
 MINUTE = 60 * SECOND
 END = GlobalWindow().max_timestamp().micros
@@ -47,9 +49,9 @@ class Stream:
     they do; what they set fires in the next.
     """
 
-    def __init__(self, windows: Windows, lateness: int, early: int | None = None) -> None:
-        how = TellWindows(lateness, early, now=lambda: Timestamp(0))
-        self.windows, self.fn = windows, SummarizeOpenWindows(how)
+    def __init__(self, windows: Windows, lateness: int, early: int | None = None, late: int | None = None) -> None:
+        how = TellWindows(Summaries(), lateness, early, late, now=lambda: Timestamp(0))
+        self.windows, self.fn = windows, cast(Any, tell_open_windows(how, "test"))
         self.key = ("", "", windows.size, windows.every)
         self.bag, self.times, self.early = Bag(), Timers(), Timers()
         self.watermark = -(2**62)
@@ -181,6 +183,31 @@ def test_a_window_that_is_late_when_first_seen_is_told_as_late() -> None:
     assert stream.facts == [(120, 1, "on_time", 0), (0, 1, "late", 0), (0, 2, "late", 1)]
 
 
+def test_late_rows_gather_for_a_while_of_the_clock() -> None:
+    """What tells much of a window does so once for many late rows; open windows have nothing to do with it."""
+    stream = Stream(Windows(MINUTE, MINUTE), lateness=5 * MINUTE, late=30 * SECOND)
+    stream.take(5, 200)
+    assert not stream.early.pending
+    stream.advance(100)
+    stream.take(6)
+    stream.take(7)
+    assert stream.early.pending == {"": (30 * SECOND, 30 * SECOND)}
+    stream.report()
+    stream.report()
+    assert stream.facts == [(0, 1, "on_time", 0), (0, 3, "late", 1)]
+
+
+def test_late_rows_that_still_gather_are_told_of_before_their_window_is_let_go() -> None:
+    """However the watermark jumps: none is lost for want of a clock's tick."""
+    stream = Stream(Windows(MINUTE, MINUTE), lateness=5 * MINUTE, late=30 * SECOND)
+    stream.take(5)
+    stream.advance(100)
+    stream.take(6)
+    stream.advance(10_000)
+    assert stream.facts == [(0, 1, "on_time", 0), (0, 2, "late", 1)]
+    assert stream.marks.windows == []
+
+
 def test_state_is_let_go_of_when_nothing_else_comes() -> None:
     """A quiet stream's windows go with their lateness; marks stay, so that what comes too late is still known."""
     stream = Stream(Windows(MINUTE, MINUTE), lateness=MINUTE)
@@ -210,19 +237,25 @@ def test_state_stays_small_however_many_batches_come(small: bool) -> None:
 STEPS = st.lists(
     st.lists(st.integers(0, 600), min_size=1, max_size=6) | st.integers(0, 900) | st.none(), min_size=1, max_size=25
 )
+#: How often open windows report, and for how long late rows gather.
+MODES = st.sampled_from([(SECOND, None), (None, SECOND), (SECOND, SECOND)])
 WINDOWS = st.sampled_from([Windows(MINUTE, MINUTE), Windows(MINUTE, 30 * SECOND), Windows(2 * MINUTE, 50 * SECOND)])
 
 
-@given(STEPS, WINDOWS, st.sampled_from([0, 45 * SECOND, 300 * SECOND]), st.sampled_from([2, MOST_ENTRIES]))
+@given(STEPS, WINDOWS, st.sampled_from([0, 45 * SECOND, 300 * SECOND]), st.sampled_from([2, MOST_ENTRIES]), MODES)
 def test_windows_are_told_as_a_plain_count_has_it(
-    steps: list[list[int] | int | None], windows: Windows, lateness: int, entries: int
+    steps: list[list[int] | int | None],
+    windows: Windows,
+    lateness: int,
+    entries: int,
+    mode: tuple[int | None, int | None],
 ) -> None:
     """Whatever the order of batches, watermarks and reports: each window's last summary has all rows that were in time.
 
     Its on-time summary comes when the watermark has passed it and not before, firings count up without a gap, and
     in the end nothing of it is kept. Rows later than is allowed may be counted, for the stage may not know it yet.
     """
-    stream = Stream(windows, lateness, early=SECOND)
+    stream = Stream(windows, lateness, *mode)
     in_time: Counter[int] = Counter()
     perhaps: Counter[int] = Counter()
     with pytest.MonkeyPatch.context() as patch:
@@ -268,6 +301,6 @@ def _count(step: list[int], windows: Windows, passed: int, in_time: Counter[int]
 def test_state_of_another_version_is_refused() -> None:
     """With its version and what can be done."""
     bag = Bag()
-    bag.add(msgspec.msgpack.encode(open_windows.Entry(open_windows.Marks(schema_version=2), b"")))
-    with pytest.raises(ValueError, match="version 2 cannot be read by version 1: restore with the release that wrote"):
+    bag.add(msgspec.msgpack.encode(open_windows.Entry(open_windows.Marks(schema_version=3), b"")))
+    with pytest.raises(ValueError, match="version 3 cannot be read by version 2: restore with the release that wrote"):
         WindowLog(bag)

@@ -11,17 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.bag import Bag
-from transforms.shard_log import (
-    FEW_COLUMNS,
-    LOG_SLACK,
-    MOST_BYTES,
-    MOST_ENTRIES,
-    Entry,
-    Marks,
-    ShardLog,
-    pack,
-    unpack,
-)
+from transforms.packing import FEW_COLUMNS, pack, unpack
+from transforms.shard_log import LOG_SLACK, MOST_BYTES, MOST_ENTRIES, Entry, Marks, ShardLog
 
 
 def matrix(first: int, rows: int = 1) -> np.ndarray[Any, Any]:

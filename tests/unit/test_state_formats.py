@@ -15,13 +15,14 @@ import pyarrow as pa
 import pytest
 
 from io_connectors.spans import Span, SpanCoder
+from tests.bag import Bag
 from transforms import open_windows, shard_log
 from transforms.alerts import Alert
 from transforms.batch import TransactionBatchCoder, from_rows, to_rows
 from transforms.hashing import stable_hash
+from transforms.packing import pack, unpack
 from transforms.struct_coder import StructCoder
 from transforms.suppress import example_alert
-from transforms.window_summary import read_counts
 
 BATCH = (
     rb"c-o~?y-or_5S}}Z^MXXLAcVrgf`Sq|OQIB(6qwNA1y;F)`^nv6Frl!t^Z_g^EqMSRfCunFd;-"
@@ -50,8 +51,9 @@ ALERT = (
 )
 #: What one bundle changed: marks, and one matrix of rows.
 ENTRY = "929a02020304050607c4017608c391c434" + "02000000" + "".join(f"{n:02x}00000000000000" for n in range(6))
-#: Marks of two windows, and the counts of one decision and score in one of them.
+#: Marks of two windows, and the counts of one cell in one of them: by version 1, and since.
 WINDOWS = "929701020304c30592943c01c3c2947800c2c3c4203c00000000000000070000000000000008000000000000000900000000000000"
+PACKED_WINDOWS = "929702" + WINDOWS[6:38] + "c42404000000" + WINDOWS[42:]
 
 
 def test_a_batch() -> None:
@@ -81,8 +83,8 @@ def test_what_a_shard_keeps() -> None:
     found = msgspec.msgpack.decode(bytes.fromhex(ENTRY), type=shard_log.Entry)
     assert (found.marks.schema_version, found.marks.frontier, found.marks.version) == (2, 2, b"v")
     assert (found.marks.oldest, found.marks.held) == (8, True)
-    assert [shard_log.unpack(packed).tolist() for packed in found.rows] == [[[0, 1, 2], [3, 4, 5]]]
-    assert shard_log.pack(np.arange(6, dtype=np.int64).reshape(2, 3)) == found.rows[0]
+    assert [unpack(packed).tolist() for packed in found.rows] == [[[0, 1, 2], [3, 4, 5]]]
+    assert pack(np.arange(6, dtype=np.int64).reshape(2, 3)) == found.rows[0]
 
 
 def test_a_matrix_of_many_columns() -> None:
@@ -91,14 +93,15 @@ def test_a_matrix_of_many_columns() -> None:
     matrix = np.stack([np.full(256, -1), times, np.arange(256) - 3])
     head = "0300008000010000" + "ffffffffffffffff010000" + "00401e18240a0600e80304" + "fdffffffffffffff010001"
     packed = bytes.fromhex(head) + (np.arange(256, dtype="<u4") * 1000).tobytes() + bytes(range(256))
-    assert shard_log.pack(matrix) == packed
-    assert shard_log.unpack(packed).tolist() == matrix.tolist()
+    assert pack(matrix) == packed
+    assert unpack(packed).tolist() == matrix.tolist()
 
 
 def test_what_is_kept_of_windows() -> None:
-    """Marks, and rows of four little-endian numbers: window start, decision and score bin, count, amount."""
+    """Marks, and rows of window start, cell, count, amount: plain in version 1, and since then packed."""
     found = msgspec.msgpack.decode(bytes.fromhex(WINDOWS), type=open_windows.Entry)
     assert found.marks == open_windows.Marks(
+        schema_version=1,
         frontier=2,
         hold=3,
         forget=4,
@@ -106,7 +109,12 @@ def test_what_is_kept_of_windows() -> None:
         rewrite_at=5,
         windows=[open_windows.OpenWindow(60, 1, closed=True), open_windows.OpenWindow(120, changed=True)],
     )
-    assert read_counts([found.counts]).tolist() == [[60, 7, 8, 9]]
+    for written in (WINDOWS, PACKED_WINDOWS):
+        bag = Bag()
+        bag.add(bytes.fromhex(written))
+        log = open_windows.WindowLog(bag)
+        assert log.marks == msgspec.structs.replace(found.marks, schema_version=2)
+        assert log.counts_of([60]).tolist() == [[60, 7, 8, 9]]
 
 
 def test_a_span() -> None:
