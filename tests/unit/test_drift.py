@@ -231,7 +231,8 @@ def test_a_column_without_a_value_is_no_reference() -> None:
 def test_windows_of_another_reference_tell_nothing() -> None:
     """A savepoint may hold counts that were made for the model of before: they are not compared with this one's."""
     told = Measured(Drift(Cells(reference_of([1.0, 2.0]))))
-    counts = np.array([[0, 0, 3, 0], [0, 1, 4, 0], [DAY, 0, 5, 0]])
+    text = told.measure.width - 3  # the cell of "a"; behind it unknown and missing ones
+    counts = np.array([[0, 0, 3, 0], [0, 1, 4, 0], [0, text, 7, 0], [DAY, 0, 5, 0], [DAY, text, 5, 0]])
     kinds = [Kind("reference", key, DAY, DAY) for key in (told.measure.key, "another")]
     assert [[(d.column, d.window_start, d.rows) for d in told.tell(kind, counts)[:1]] for kind in kinds] == [
         [("x", 0, 7)],
