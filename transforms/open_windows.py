@@ -211,7 +211,7 @@ class TellWindows:
             _hold(oldest, now, times)
         self._forget_later(kind, now, times)
         late = [window for window in touched if window.closed]
-        due = self.early if oldest is not None else self.late if late else None
+        due = (self.early if oldest is not None else None) or (self.late if late else None)
         if due and not now.early:
             now.early = True
             early.set(self.now() + Duration(micros=due))

@@ -189,7 +189,7 @@ def test_late_rows_gather_for_a_while_of_the_clock() -> None:
     stream.take(5, 200)
     assert not stream.early.pending
     stream.advance(100)
-    stream.take(6)
+    stream.take(6, 201)
     stream.take(7)
     assert stream.early.pending == {"": (30 * SECOND, 30 * SECOND)}
     stream.report()
