@@ -170,9 +170,9 @@ def _schema_from(encoded: bytes) -> pa.Schema:
 class TransactionBatchCoder(beam.coders.Coder):
     """Arrow's own wire format: a version byte, the schema's length, the schema, the columns.
 
-    Schemas are parsed once per process; reading a batch makes views into the received bytes. Columns of more than
-    `COMPRESS_FROM` bytes are compressed, version 2, with their length before them: half of a transaction is ids and
-    repeated words, and a byte that passes a JVM is copied a dozen times.
+    Schemas are parsed once per process; reading a batch makes views into the received bytes. Columns of
+    `COMPRESS_FROM` bytes and more are compressed, version 2, with their length before them: half of a transaction is
+    ids and repeated words, and a byte that passes a JVM is copied a dozen times.
     """
 
     VERSION = 1

@@ -20,7 +20,7 @@ from transforms.calibration import Calibration, WindowCalibration
 from transforms.drift import Alarm, Cells, ColumnDrift, Drift
 from transforms.durations import DAY, HOUR, SECOND
 from transforms.histograms import Ints
-from transforms.open_windows import Kind, TellWindows, tell_open_windows
+from transforms.open_windows import Kind, OfAKind, TellWindows, tell_open_windows
 from transforms.window_counts import CELL, COLUMNS, COUNT, START, Windows, write_counts
 from transforms.windowing import IntoWindows, in_window, windowing
 
@@ -190,7 +190,7 @@ class MeasureWindows(beam.PTransform[PCollection[TransactionBatch], PCollection[
         how = TellWindows(Measured(self.measure), self.allowed_lateness_us, late=_MINUTE, now=self.now)
         told = (
             pcoll
-            | "CountOpen" >> beam.ParDo(_CountOpen(self.measure, self.windows)).with_output_types(_OfAKind)
+            | "CountOpen" >> beam.ParDo(_CountOpen(self.measure, self.windows)).with_output_types(OfAKind)
             | "AnyWindow" >> beam.WindowInto(GlobalWindows())
             | "Tell" >> IntoWindows(tell_open_windows(how, "measure"), self.kind, into)
         )
@@ -262,9 +262,6 @@ beam.coders.registry.register_coder(WindowCounts, WindowCountsCoder)
 
 #: (the measure's key, a window's start) and counts.
 _Keyed = tuple[tuple[str, int], WindowCounts]
-#: The fields of a `Kind` of windows, and a partial count. Counts of another reference than the one in use, which a
-#: savepoint may hold, are of another kind: they are never added to those of this one.
-_OfAKind = tuple[tuple[str, str, int, int], bytes]
 
 
 @beam.typehints.with_input_types(WindowCounts)
@@ -307,9 +304,10 @@ class _CountWindows(_Measuring):
 
 
 class _CountOpen(_Measuring):
-    def process(self, element: TransactionBatch) -> Iterator[_OfAKind]:
+    def process(self, element: TransactionBatch) -> Iterator[OfAKind]:
         tables = [_as_rows(start, counts) for start, counts in self.measure.count(element, self.windows)]
         if tables:
+            # Counts of another reference, which a savepoint may hold, are of another kind, never added to these.
             kind = ("reference", self.measure.key, self.windows.size, self.windows.every)
             yield kind, write_counts(np.concatenate(tables))
 

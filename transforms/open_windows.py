@@ -58,6 +58,10 @@ class Kind(NamedTuple):
         return Windows(self.size, self.every)
 
 
+#: What the stage takes: the fields of a `Kind`, its key, and a partial count as `write_counts` writes it.
+OfAKind = tuple[tuple[str, str, int, int], bytes]
+
+
 class OpenWindow(msgspec.Struct, array_like=True):
     """How far a window has been told. Fields may be added at the end, never moved."""
 
@@ -322,7 +326,7 @@ def tell_open_windows(how: TellWindows, name: str) -> beam.DoFn:
 
         def process(
             self,
-            element: tuple[tuple[str, str, int, int], bytes],
+            element: OfAKind,
             entries: Any = beam.DoFn.StateParam(_ENTRIES),
             times: Any = beam.DoFn.TimerParam(times_spec),
             early: Any = beam.DoFn.TimerParam(early_spec),

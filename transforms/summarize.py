@@ -14,7 +14,7 @@ from transforms.batch import TransactionBatch
 from transforms.durations import DAY, HOUR, SECOND
 from transforms.errors import UserError
 from transforms.histograms import Ints
-from transforms.open_windows import Kind, TellWindows, tell_open_windows
+from transforms.open_windows import Kind, OfAKind, TellWindows, tell_open_windows
 from transforms.window_counts import COUNT, Windows, add_counts, read_counts
 from transforms.window_summary import WindowSummary, window_partials, window_summaries
 from transforms.windowing import IntoWindows, in_window, windowing
@@ -98,7 +98,7 @@ class SummarizeWindows(beam.PTransform[PCollection[TransactionBatch], PCollectio
         how = TellWindows(Summaries(), self.allowed_lateness_us, self.early_us, now=self.now)
         summaries = (
             pcoll
-            | "Count" >> beam.ParDo(_Count(self.windows, self.by)).with_output_types(_OfAKind)
+            | "Count" >> beam.ParDo(_Count(self.windows, self.by)).with_output_types(OfAKind)
             | "AnyWindow" >> beam.WindowInto(GlobalWindows())
             | "Tell" >> IntoWindows(tell_open_windows(how, "summarize"), WindowSummary, self.windowing())
         )
@@ -111,8 +111,6 @@ class SummarizeWindows(beam.PTransform[PCollection[TransactionBatch], PCollectio
 
 #: (category, number of a day) and a partial count. The day is part of the key, so that days are spread.
 _Dated = tuple[tuple[str, int], bytes]
-#: The fields of a `Kind` of windows, and a partial count.
-_OfAKind = tuple[tuple[str, str, int, int], bytes]
 
 
 class Summaries:
@@ -134,7 +132,7 @@ class _Counting(beam.DoFn):
 
 
 class _Count(_Counting):
-    def process(self, element: TransactionBatch) -> Iterator[_OfAKind]:
+    def process(self, element: TransactionBatch) -> Iterator[OfAKind]:
         for category, _, partial in window_partials(element, self.windows, self.by):
             yield (self.by or "", category, self.windows.size, self.windows.every), partial
 
